@@ -1,0 +1,66 @@
+# Everything a developer or a CI needs. `make` alone says what there is.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+TESTS := $(wildcard tests/unit tests/contract tests/simulation tests/integration)
+
+# No notices about newer versions or unreachable mirrors between the lines that matter.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+export PIP_QUIET := 2
+
+.PHONY: help install services test test-fast matrix lint format demo bench chaos clean
+
+help:
+	@echo "make install    .venv with celery_ha and everything to test and lint it"
+	@echo "make test       all tests, then unit and contract tests on the oldest and newest Python and Celery"
+	@echo "make test-fast  unit, contract and simulation tests on this Python"
+	@echo "make lint       ruff, mypy --strict, import-linter"
+	@echo "make format     let ruff format the code and fix what it can"
+	@echo "make demo       kill a worker and watch its tasks move   (ARGS='...' are passed on)"
+	@echo "make bench      throughput against plain Celery          (ARGS='...' are passed on)"
+	@echo "make chaos      kill and freeze workers for a while      (ARGS='...' are passed on)"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -e '.[demo,test,lint]'
+	@touch $@
+
+services:
+	@tools/services.sh
+
+test: install services
+	$(BIN)/python -m pytest -q $(TESTS) $(ARGS)
+	@$(MAKE) --no-print-directory matrix
+
+test-fast: install
+	$(BIN)/python -m pytest -q $(filter-out tests/integration,$(TESTS)) $(ARGS)
+
+matrix:
+	$(BIN)/python tools/matrix.py
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports --no-cache --no-logo
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: install
+	$(BIN)/python -m celery_ha.demo $(ARGS)
+
+bench: install services
+	$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: install services
+	$(BIN)/python -m benchmarks.chaos $(ARGS)
+
+clean:
+	rm -rf .venv .venv-matrix .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

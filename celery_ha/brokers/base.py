@@ -1,0 +1,86 @@
+"""Port to the broker: queues, claims in flight, and the broker's own record of open leases.
+
+From the moment ``publish`` returns until its claim is settled, a message is in exactly one place:
+a queue, one lease's in-flight set, or the dead letters. Every move between places is one atomic
+step, so dying between two calls loses nothing and repeats nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+from celery_ha.model import Batch, Claim, Settlement
+
+
+class ClaimBroker(ABC):
+    """What a consuming node does."""
+
+    @abstractmethod
+    def join(self, lease: str) -> bool:
+        """Open the lease on the broker. Joining is broker first, then store (rule 6).
+
+        False: the lease was fenced here; it never opens again. Opening an open lease is harmless.
+        """
+
+    @abstractmethod
+    def publish(self, queue: str, payload: bytes, *, priority: int = 0, publish_id: str | None = None) -> bool:
+        """Append a message and ring the queue's bell; False: ``publish_id`` was seen, nothing was added (rule 14)."""
+
+    @abstractmethod
+    def claim(self, lease: str, queues: Sequence[str], *, limit: int, slots: int,
+              settle: Sequence[Settlement] = ()) -> Batch:
+        """Settle ended claims, then move up to ``limit`` messages to the lease's in-flight set.
+
+        Highest priority first. The first ``slots`` of them are for free slots and carry the mark
+        "started" at once (rule 1). A lease that is not open gets ``Batch(open=False)`` and nothing
+        happens at all.
+        """
+
+    @abstractmethod
+    def start(self, lease: str, claim: str, *, settle: Sequence[Settlement] = ()) -> bool:
+        """Settle ended claims, then mark the attempt started; refused (False) unless the lease is open and holds the claim."""
+
+    @abstractmethod
+    def settle(self, lease: str, settle: Sequence[Settlement]) -> bool:
+        """End claims; False: the lease is not open, nothing changed. A claim it does not hold is skipped (a resent ack)."""
+
+    @abstractmethod
+    def held(self, lease: str) -> dict[str, bool]:
+        """Claim ids the broker has in flight for an open lease, each with its started mark (rule 2)."""
+
+    @abstractmethod
+    def leave(self, lease: str) -> bool:
+        """Close the lease if it holds nothing; False: it has luggage and stays (rule 7)."""
+
+
+class RecoveryBroker(ABC):
+    """What the leader does for a fenced lease."""
+
+    @abstractmethod
+    def fence(self, lease: str) -> None:
+        """Refuse every later write of the lease. Harmless to repeat."""
+
+    @abstractmethod
+    def in_flight(self, lease: str) -> list[Claim]:
+        """The claims of a fenced lease, oldest first. Nothing but :meth:`requeue` changes them any more."""
+
+    @abstractmethod
+    def requeue(self, claims: Iterable[tuple[Claim, bytes]]) -> int:
+        """Move claims, each with the payload to put back, to the front of their queues in claim order.
+
+        Claims of several leases are merged by number (rule 18). A claim that is no longer in flight
+        is skipped, so repeating is harmless. Rings the bells. Returns how many moved.
+        """
+
+    @abstractmethod
+    def forget(self, lease: str) -> bool:
+        """Drop the empty in-flight record of a fenced lease; False if it is not empty."""
+
+    @abstractmethod
+    def strangers(self, known: frozenset[str]) -> frozenset[str]:
+        """Leases open or holding claims on the broker that are not in ``known`` (rule 6)."""
+
+
+class Broker(ClaimBroker, RecoveryBroker, ABC):
+    """Both halves: what the contract suite and the simulation drive."""

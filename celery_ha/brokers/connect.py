@@ -1,0 +1,61 @@
+"""From a Celery app's broker settings to clients of our own on the same server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis as redis_py
+from kombu.transport import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from celery_ha.brokers.layout import Layout
+from celery_ha.brokers.redis import RedisBroker
+from celery_ha.errors import ConfigError
+
+
+class BrokerAccess:
+    """How to reach an app's Redis broker exactly as kombu does: TLS, sockets, Sentinel, credentials.
+
+    Args:
+        app: the Celery app.
+
+    Raises:
+        ConfigError: the broker is of a kind celery_ha does not support.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._connection = app.connection_for_read()
+        if not issubclass(self._connection.get_transport_cls(), redis.Transport):
+            raise ConfigError(
+                f"celery_ha cannot use the broker {self._connection.as_uri()}: "
+                "write a redis://, rediss://, redis+socket:// or sentinel:// URL"
+            )
+        self.url = self._connection.as_uri()
+
+    def client(self, *, timeout: float | None, retries: int = 0) -> redis_py.Redis:
+        """A client with a pool of its own.
+
+        Args:
+            timeout: seconds for connecting and for every answer; None: as configured for kombu.
+            retries: how often a call is repeated on a new connection.
+        """
+        channel = self._channel()
+        if timeout is not None:
+            channel.socket_timeout = channel.socket_connect_timeout = timeout
+        pool = channel._get_pool()  # noqa: SLF001 - the one place where kombu puts all options together
+        pool.connection_kwargs["retry"] = Retry(NoBackoff(), retries)
+        return redis_py.Redis(connection_pool=pool)
+
+    def broker(self, *, timeout: float | None, retries: int = 0, dead_limit: int) -> RedisBroker:
+        """The broker port on a client of its own."""
+        channel = self._channel()
+        layout = Layout(channel.global_keyprefix, channel.sep, tuple(channel.priority_steps), dead_limit)
+        return RedisBroker(self.client(timeout=timeout, retries=retries), layout)
+
+    @property
+    def key_prefix(self) -> str:
+        return str(self._channel().global_keyprefix)
+
+    def _channel(self) -> Any:
+        return self._connection.default_channel

@@ -1,0 +1,54 @@
+"""kombu's connections, using the claiming transports where the URL is a Redis one.
+
+Not by ``broker_transport``: that breaks ``as_uri``, Flower and ``amqp://`` URLs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from kombu import connection
+from kombu.transport import redis
+
+from celery_ha.brokers.intake import Intake
+from celery_ha.brokers.transport import ClaimingSentinelTransport, ClaimingTransport
+
+_CLAIMING = {redis.Transport: ClaimingTransport, redis.SentinelTransport: ClaimingSentinelTransport}
+
+
+class Connection(connection.Connection):  # type: ignore[misc]
+    """A connection, and the producer whose publishes it numbers."""
+
+    #: The node that consumes through this connection, set by the worker.
+    intake: Intake | None = None
+    #: Dead letters kept by the broker.
+    dead_letters_max = 10_000
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._producer = uuid4().hex
+        self._published = 0
+        super().__init__(*args, **kwargs)
+
+    def next_publish_id(self) -> str:
+        """One producer's running number; see ``publish.lua``."""
+        self._published += 1
+        return f"{self._producer}.{self._published}"
+
+    def get_transport_cls(self) -> Any:
+        plain = super().get_transport_cls()
+        return _CLAIMING.get(plain, plain)
+
+    def Pool(self, limit: int | None = None, **kwargs: Any) -> ConnectionPool:  # noqa: N802 - kombu's name
+        return ConnectionPool(self, limit, **kwargs)
+
+
+class PooledConnection(Connection, connection.PooledConnection):  # type: ignore[misc]
+    """A connection of a pool's."""
+
+
+class ConnectionPool(connection.ConnectionPool):  # type: ignore[misc]
+    """kombu's pool names the class of its connections itself."""
+
+    def new(self) -> PooledConnection:
+        return PooledConnection(self, **dict(self.connection._info(resolve=False)))  # noqa: SLF001

@@ -1,0 +1,44 @@
+"""What a channel needs of the node that consumes through it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from celery_ha.brokers.ledger import Ledger
+from celery_ha.brokers.redis import RedisBroker
+
+
+class Intake(Protocol):
+    """The consuming side of a node, under its current lease."""
+
+    @property
+    def lease(self) -> str:
+        """Id of the current lease."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the lease holds and owes."""
+
+    @property
+    def broker(self) -> RedisBroker:
+        """For calls that must be answered before the loop goes on."""
+
+    @property
+    def batch_limit(self) -> int:
+        """The most messages to claim at once: 1 for a pool that runs tasks inside the read."""
+
+    def free_slots(self) -> int:
+        """Pool slots that would start a task at once."""
+
+    def check(self) -> None:
+        """Called on every turn of the loop; raises :class:`~celery_ha.errors.Fenced` if the lease is fenced."""
+
+    def refused(self) -> None:
+        """The broker does not know the lease as open."""
+
+    def between_claims(self) -> None:
+        """No claim is under way: the moment to compare what we hold with what the broker has (rule 2).
+
+        Raises:
+            StoreUnavailable: the broker was not reached.
+        """

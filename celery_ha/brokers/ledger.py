@@ -1,0 +1,144 @@
+"""What one lease holds and what it still owes the broker.
+
+Acks belong to the lease, not to a channel (rule 2): a channel that dies takes nothing with it, the
+next one sends what is owed. Ending a claim twice is harmless on the broker, so an ending is dropped
+here only after the broker confirmed it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from celery_ha.envelope import redelivered
+from celery_ha.model import Claim, Ending, Settlement
+
+
+class Ledger:
+    """The claims of one lease, from delivery to confirmed end. Safe to call from any thread.
+
+    Args:
+        lease: the lease that claims.
+        on_owed: called after an ending was noted, to wake whoever sends it.
+    """
+
+    def __init__(self, lease: str, on_owed: Callable[[], None] = lambda: None) -> None:
+        self.lease = lease
+        self._on_owed = on_owed
+        self._mutex = threading.Lock()
+        self._held: dict[str, bool] = {}
+        self._claims: dict[str, Claim] = {}
+        self._running: set[str] = set()
+        self._owed: dict[str, Settlement] = {}
+
+    def holds(self, claim: str) -> bool:
+        """Whether the claim has not ended here."""
+        return claim in self._held
+
+    def took(self, claims: Iterable[Claim]) -> None:
+        """Claims arrived."""
+        with self._mutex:
+            for claim in claims:
+                self._held[claim.id] = claim.started
+                self._claims[claim.id] = claim
+
+    def started(self, claim: str) -> bool:
+        """Whether the broker has the attempt marked started."""
+        return self._held.get(claim, False)
+
+    def run(self, claim: str) -> bool:
+        """The gate lets the attempt through: the broker has its mark. False: not held any more."""
+        with self._mutex:
+            if claim not in self._held:
+                return False
+            self._held[claim] = True
+            self._running.add(claim)
+            return True
+
+    @property
+    def waiting(self) -> int:
+        """How many held claims the gate has not let through."""
+        return len(self._held) - len(self._running)
+
+    def idle(self) -> tuple[str, ...]:
+        """Held claims that the gate has not let through, newest first."""
+        with self._mutex:
+            waiting = [claim for claim in self._held if claim not in self._running]
+            return tuple(sorted(waiting, key=_number_of, reverse=True))
+
+    def held(self) -> tuple[str, ...]:
+        """All claims that have not ended, newest first."""
+        with self._mutex:
+            return tuple(sorted(self._held, key=_number_of, reverse=True))
+
+    def source(self, claim: str) -> str | None:
+        """Where a held claim came from."""
+        found = self._claims.get(claim)
+        return found and found.source
+
+    def forget(self, claim: str) -> None:
+        """Lose sight of a claim: what the broker did is unknown, rule 2 finds out."""
+        with self._mutex:
+            self._held.pop(claim, None)
+            self._claims.pop(claim, None)
+            self._running.discard(claim)
+
+    def end(self, claim: str, ending: Ending, *, reason: str = "") -> bool:
+        """Note how a claim ends; the first ending counts. False: not ours, or already ended.
+
+        A started attempt that goes back goes back with its delivery count raised.
+        """
+        with self._mutex:
+            started = self._held.pop(claim, None)
+            if started is None:
+                return False
+            self._running.discard(claim)
+            payload = self._claims.pop(claim).payload
+            mended = redelivered(payload, started=True) if started and ending is Ending.RELEASE else None
+            self._owed[claim] = Settlement(claim, ending, reason, mended)
+        self._on_owed()
+        return True
+
+    def defer(self, claim: str) -> None:
+        """A marked attempt waits after all; it will ask again before it runs."""
+        with self._mutex:
+            if not self._held.get(claim):
+                return
+            self._held[claim] = False
+            self._owed[claim] = Settlement(claim, Ending.DEFER)
+
+    def owed(self) -> tuple[Settlement, ...]:
+        """What to send: newest claim first, so that what goes back ends up in its old order."""
+        with self._mutex:
+            return tuple(sorted(self._owed.values(), key=_number, reverse=True))
+
+    def confirmed(self, settled: Iterable[Settlement]) -> None:
+        """The broker answered: forget what it now knows, unless it changed meanwhile."""
+        with self._mutex:
+            for item in settled:
+                if self._owed.get(item.claim) is item:
+                    del self._owed[item.claim]
+
+    def strangers(self, held: Iterable[str]) -> tuple[str, ...]:
+        """Claims the broker holds for us that we do not know: their delivery was lost on the way."""
+        with self._mutex:
+            return tuple(claim for claim in held if claim not in self._held and claim not in self._owed)
+
+    def adopt(self, claims: Iterable[str]) -> None:
+        """Give back claims we never saw."""
+        with self._mutex:
+            for claim in claims:
+                self._owed[claim] = Settlement(claim, Ending.RELEASE)
+
+    @property
+    def owes(self) -> bool:
+        """Whether the broker has still to hear of something."""
+        return bool(self._owed)
+
+
+def _number(item: Settlement) -> int:
+    return _number_of(item.claim)
+
+
+def _number_of(claim: str) -> int:
+    return int(claim.rpartition(".")[2])

@@ -1,0 +1,345 @@
+"""kombu's Redis transport, with claims instead of pop-then-record.
+
+kombu pops a message and records it as unacknowledged afterwards; a worker that dies in between has
+lost it (14 tasks in 25 kills, measured). Here one script pops and records.
+
+A channel becomes a claiming one when it starts to consume with acks inside a worker that has a
+lease; every other channel (producers, scripts, Flower, pidbox) is kombu's own, except that publishing
+rings the queue's bell.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cached_property
+from queue import Empty
+from time import monotonic
+from typing import Any
+
+import redis as redis_py
+from kombu.transport import redis
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
+from redis.exceptions import NoScriptError
+
+from celery_ha.brokers.intake import Intake
+from celery_ha.brokers.layout import PUBLISH_MEMORY, Layout
+from celery_ha.brokers.poller import ClaimingPoller
+from celery_ha.brokers.qos import ClaimQoS
+from celery_ha.brokers.redis import CLAIM, PUBLISH, claim_command, read_batch
+from celery_ha.errors import StoreUnavailable
+from celery_ha.model import Batch, Claim, Ending
+
+logger = logging.getLogger(__name__)
+
+#: Queues scanned by one claim while busy; the rest take their turn.
+SCAN_WIDTH = 8
+#: Messages claimed at once at the most.
+BATCH = 100
+#: Seconds between looks at all queues: while idle for producers that ring no bell, while busy so
+#: that a queue whose bell nobody heard is not starved.
+SCAN_IDLE, SCAN_BUSY = 1.0, 0.25
+
+
+class ClaimingChannel(redis.Channel):  # type: ignore[misc]
+    """A kombu Redis channel that claims."""
+
+    QoS = ClaimQoS
+
+    #: The node that consumes here; None: an ordinary channel.
+    intake: Intake | None = None
+    #: What was asked on the polling connection and not answered yet: "claim", "bell" or nothing of ours.
+    asked: str | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._hot: dict[str, None] = {}
+        self._plain: set[str] = set()
+        self._scan_at = 0.0
+        self._claimed_as = ""
+        self._consumers_of: dict[str, Callable[[Any], Any]] = {}
+        self._raw: Any = None
+
+    # -- publishing -------------------------------------------------------------------------
+
+    @cached_property
+    def layout(self) -> Layout:
+        limit = self.connection.client.dead_letters_max
+        return Layout(self.global_keyprefix, self.sep, tuple(self.priority_steps), limit)
+
+    @property
+    def raw(self) -> Any:
+        """A client that adds no prefix: the scripts get whole key names."""
+        if self._raw is None or self._raw.connection_pool is not self.pool:  # a fork drops the pool
+            self._raw = redis_py.Redis(connection_pool=self.pool)
+        return self._raw
+
+    def _inplace_augment_message(self, message: dict[str, Any], exchange: str, routing_key: str) -> None:
+        """kombu calls this again, with the same properties, when it retries a publish (rule 14)."""
+        super()._inplace_augment_message(message, exchange, routing_key)
+        message["properties"].setdefault("ha_publish_id", self.connection.client.next_publish_id())
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        batch = kwargs.get("_publish_batch")
+        if queue in self._expires or self._is_reply(message):
+            super()._put(queue, message, **kwargs)
+        elif batch is not None:
+            super()._put(queue, message, **kwargs)
+            batch.add("zadd", f"_ha:bell:{queue}", {"1": 0})
+        else:
+            self._publish(queue, message)
+
+    def _publish(self, queue: str, message: dict[str, Any]) -> None:
+        layout = self.layout
+        publish_id = str(message["properties"].get("ha_publish_id", ""))
+        source = layout.source(queue, self._get_message_priority(message, reverse=False))
+        producer = layout.producer(publish_id.rpartition(".")[0])
+        keys = [layout.prefix + source, layout.bell(queue), producer]
+        PUBLISH(self.raw, keys, [dumps(message), publish_id, PUBLISH_MEMORY])
+
+    @staticmethod
+    def _is_reply(message: dict[str, Any]) -> bool:
+        info = message.get("properties", {}).get("delivery_info") or {}
+        return str(info.get("exchange", "")).endswith("pidbox")
+
+    # -- consuming --------------------------------------------------------------------------
+
+    def basic_consume(  # noqa: PLR0913 - kombu's signature
+        self, queue: str, no_ack: bool, callback: Callable[[Any], Any], consumer_tag: str, **kwargs: Any  # noqa: FBT001
+    ) -> Any:
+        ret = super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
+        if no_ack:
+            self._plain.add(queue)
+        elif queue not in self._fanout_queues:
+            self._plain.discard(queue)
+            self._consumers_of[queue] = callback
+            self._bind(queue)
+        return ret
+
+    def _bind(self, queue: str) -> None:
+        """From here on this channel claims, under the lease the node has now."""
+        if self.intake is None:
+            self.intake = self.connection.client.intake
+        if self.intake is None:
+            return
+        self.qos.ledger = self.intake.ledger
+        # First in turn: what was interrupted on a shard taken over waits at its front.
+        self._hot = {queue: None, **self._hot}
+        if self.asked == "bell":
+            # The outstanding wait does not know this queue: end it.
+            self.raw.execute_command("ZADD", self.layout.bell(f"@{self.intake.lease}"), 0, "1")
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        queue = self._tag_to_queue.get(consumer_tag)
+        self._plain.discard(queue or "")
+        self._hot.pop(queue or "", None)
+        self._consumers_of.pop(queue or "", None)
+        return super()._basic_cancel(consumer_tag)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Ask for messages: one command outstanding, its reply read by :meth:`_brpop_read`."""
+        self.asked = None
+        intake = self.intake
+        if intake is None:
+            super()._brpop_start(timeout)
+            return
+        queues = [queue for queue in self.active_queues if queue not in self._plain]
+        now = monotonic()
+        if self._plain and (not queues or now < self._scan_at):
+            self._start_plain(timeout)
+            return
+        self._in_poll, self._brpop_sent_at = self.client.connection, now
+        idle = intake.batch_limit == 0 or (not self._hot and now < self._scan_at)
+        if idle and not intake.ledger.owes:
+            self._ask_bell(queues, timeout)
+        elif not idle and self._well_stocked(intake):
+            self._in_poll = None  # ask when more is wanted; a start carries what is owed
+        else:
+            self._ask_claim(intake, queues, now)
+
+    def _start_plain(self, timeout: float | None) -> None:
+        """Consume a reply queue of kombu's (mingle) the plain way, in turn with claims."""
+        keys = [self._q_for_pri(queue, pri) for pri in self.priority_steps for queue in sorted(self._plain)]
+        command = ["BRPOP", *keys, timeout or self.brpop_timeout or 0]
+        if self.global_keyprefix:
+            command = self.client._prefix_args(command)
+        self._in_poll, self._brpop_sent_at = self.client.connection, monotonic()
+        self.client.connection.send_command(*command)
+
+    def _ask_bell(self, queues: list[str], timeout: float | None) -> None:
+        assert self.intake is not None
+        layout = self.layout
+        bells = [layout.bell(f"@{self.intake.lease}"), *map(layout.bell, queues)]
+        self.asked = "bell"
+        self.client.connection.send_command("BZPOPMIN", *bells, timeout or self.brpop_timeout or 1)
+
+    def _well_stocked(self, intake: Intake) -> bool:
+        """Whether messages already wait here and less than half of the prefetch count is free.
+
+        Then one claim for several messages costs less than one for each, and nobody waits for it.
+        """
+        return bool(intake.ledger.waiting) and self.qos.free(BATCH) < self.qos.prefetch_count // 2
+
+    def _ask_claim(self, intake: Intake, queues: list[str], now: float) -> None:
+        scan_all = now >= self._scan_at
+        if scan_all:
+            self._hot.update(dict.fromkeys(queues))
+            self._scan_at = now + (SCAN_BUSY if self.qos._delivered else SCAN_IDLE)
+            names = self._queue_cycle.consume(len(queues)) if not self._plain else queues
+        else:
+            names = list(self._hot)[:SCAN_WIDTH]
+        self._asked_queues = names
+        self._paid = intake.ledger.owed()
+        self._claimed_as = intake.lease
+        limit = self.qos.free(intake.batch_limit)
+        slots = min(limit, intake.free_slots())
+        keys, args = claim_command(self.layout, intake.lease, names, limit, slots, self._paid)
+        self.asked = "claim"
+        self.client.connection.send_command(*CLAIM.command(keys, args))
+
+    def _brpop_read(self, **options: Any) -> Any:
+        asked, self.asked = self.asked, None
+        if asked is None:
+            return super()._brpop_read(**options)
+        try:
+            reply = self._reply("BZPOPMIN" if asked == "bell" else "EVALSHA", options)
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        return self._heard(reply) if asked == "bell" else self._received(reply)
+
+    def _flush_brpop_reauth(self) -> None:
+        """kombu 5.7 renews credentials between two commands; kombu 5.6 has no such thing."""
+        flush = getattr(super(), "_flush_brpop_reauth", None)
+        if flush is not None:
+            flush()
+
+    def _reply(self, command: str, options: dict[str, Any]) -> Any:
+        try:
+            return self.client.parse_response(self.client.connection, command, **options)
+        except NoScriptError:
+            CLAIM.load(self.raw)  # the server restarted; the claim ran nothing and is asked again
+            self._scan_at = 0.0
+            raise Empty from None
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+
+    def _heard(self, reply: Any) -> bool:
+        """A bell rang: that queue, and only that one, is scanned next."""
+        if not reply:
+            raise Empty
+        queue = bytes_to_str(reply[0])[len(self.layout.bell("")) :]
+        if queue in self._active_queues:
+            self._hot[queue] = None
+            if not self.qos.can_consume():
+                # We took the bell and cannot come: let an idle node hear it.
+                self.raw.execute_command("ZADD", self.layout.bell(queue), 0, "1")
+        return True
+
+    def _received(self, reply: Any) -> bool:
+        assert self.intake is not None
+        batch = read_batch(self._claimed_as, reply)
+        if not batch.open:
+            self._scan_at = monotonic() + SCAN_BUSY
+            self._hot.clear()
+            self.intake.refused()
+            raise Empty
+        ledger = self.intake.ledger
+        ledger.confirmed(self._paid)
+        self._take_turns(batch)
+        ledger.took(batch.claims)
+        for claim in batch.claims:
+            self._deliver_claim(claim)
+        if not batch.claims:
+            raise Empty
+        return True
+
+    def _take_turns(self, batch: Batch) -> None:
+        """Forget queues that were emptied; those that gave something go to the end of the line."""
+        for queue in self._asked_queues:
+            if queue not in batch.more:
+                self._hot.pop(queue, None)
+        for claim in batch.claims:
+            queue = self.layout.queue(claim.source)
+            if queue in self._hot:
+                self._hot[queue] = self._hot.pop(queue)
+
+    def _deliver_claim(self, claim: Claim) -> None:
+        """Hand one message to its consumer; a message nobody can read goes to the dead letters."""
+        deliver = self._consumers_of.get(self.layout.queue(claim.source))
+        if deliver is None:  # cancelled while the claim was under way
+            self.qos.ledger.end(claim.id, Ending.RELEASE)
+            return
+        try:
+            raw = loads(bytes_to_str(claim.payload))
+            raw["properties"]["delivery_tag"] = claim.id
+            message = self.Message(raw, channel=self)
+        except Exception as exc:  # noqa: BLE001 - anything may be in a queue
+            self._bury(claim, f"not a task message: {exc!r}")
+            return
+        self.qos.append(message, claim.id)
+        try:
+            deliver(message)
+        except OSError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a message must not kill the worker
+            self._bury(claim, f"cannot be handled: {exc!r}")
+
+    def _bury(self, claim: Claim, reason: str) -> None:
+        logger.error(
+            "Message %s from queue %r goes to the dead letters: %s. It begins: %.200r",
+            claim.id, claim.source, reason, claim.payload,
+        )
+        self.qos.bury(claim.id, reason)
+
+    def pay(self) -> None:
+        """Send what is owed, unless a claim is under way or about to carry it."""
+        assert self.intake is not None
+        if self.asked == "claim" or self._closing:
+            return
+        try:
+            self.intake.between_claims()
+            ledger = self.intake.ledger
+            owed = ledger.owed()
+            open_ = not owed or self.intake.broker.settle(ledger.lease, owed)
+        except StoreUnavailable as exc:
+            raise ConnectionError(str(exc)) from exc  # what a worker reconnects for
+        if open_:
+            ledger.confirmed(owed)
+        else:
+            self.intake.refused()
+
+    def close(self) -> None:
+        """Never wait for a reply: under a stall that held the loop while fenced tasks went on.
+
+        A claim whose reply is lost with the connection is found again by rule 2.
+        """
+        if self.intake is not None:
+            self._in_poll = None
+        super().close()
+
+
+class ClaimingTransport(redis.Transport):  # type: ignore[misc]
+    """``redis://``, ``rediss://``, ``redis+socket://``."""
+
+    Channel = ClaimingChannel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = ClaimingPoller()
+
+
+class ClaimingSentinelChannel(ClaimingChannel, redis.SentinelChannel):  # type: ignore[misc]
+    """A claiming channel on the master that Sentinel names."""
+
+
+class ClaimingSentinelTransport(redis.SentinelTransport):  # type: ignore[misc]
+    """``sentinel://``."""
+
+    Channel = ClaimingSentinelChannel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = ClaimingPoller()

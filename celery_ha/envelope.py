@@ -1,0 +1,74 @@
+"""A message as it stands in a queue of kombu's Redis transport: the few fields celery_ha reads or changes.
+
+The payload is JSON: ``{"body", "content-encoding", "content-type", "headers", "properties"}``. The
+body stays encoded as it is. A payload that is not such JSON belongs to somebody else and passes
+through byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+#: Header with the number of earlier attempts that had started.
+DELIVERIES = "ha_deliveries"
+
+
+def task_id(payload: bytes) -> str | None:
+    """The id of the task in a message; None if it is not a task message.
+
+    Protocol 2 has it in the headers; in protocol 1 it is hidden in the body and repeated as the
+    correlation id.
+    """
+    envelope = _parse(payload)
+    if envelope is None:
+        return None
+    found = envelope["headers"].get("id") or envelope["properties"].get("correlation_id")
+    return found if isinstance(found, str) else None
+
+
+def deliveries(payload: bytes) -> int:
+    """How many earlier attempts at this message had started; 0 if it does not say."""
+    envelope = _parse(payload)
+    return 0 if envelope is None else _count(envelope["headers"])
+
+
+def redelivered(payload: bytes, *, started: bool) -> bytes:
+    """The payload to put back for an attempt that did not end.
+
+    Args:
+        payload: the message as it was delivered.
+        started: the attempt had started and counts (guarantee G7).
+
+    Returns:
+        The payload with the redelivered flags set, in the headers and in the delivery info where
+        there is one, and the count raised if the attempt had started. Nothing else changes. The
+        same arguments always give the same bytes, so two leaders that recover the same claim agree.
+    """
+    envelope = _parse(payload)
+    if envelope is None:
+        return payload
+    headers = envelope["headers"]
+    headers["redelivered"] = True
+    info = envelope["properties"].get("delivery_info")
+    if isinstance(info, dict):
+        info["redelivered"] = True
+    if started:
+        headers[DELIVERIES] = _count(headers) + 1
+    return json.dumps(envelope).encode()
+
+
+def _parse(payload: bytes) -> dict[str, Any] | None:
+    try:
+        envelope = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(envelope, dict):
+        return None
+    parts = envelope.get("headers"), envelope.get("properties")
+    return envelope if all(isinstance(part, dict) for part in parts) else None
+
+
+def _count(headers: dict[str, Any]) -> int:
+    count = headers.get(DELIVERIES)
+    return count if isinstance(count, int) and not isinstance(count, bool) and count > 0 else 0

@@ -1,0 +1,220 @@
+"""One node's part in judging the others: look, detect, act by role.
+
+Every node runs an :class:`Observer`; the roles differ in how often it looks and in what it may do
+with what it saw. Any node may depose a leader with evidence; deputies just have it first, because
+they look all the time.
+
+There is no thread here: whoever drives :meth:`Observer.step` waits for ``again_in`` seconds, or
+until the node's bell rings, and calls it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from celery_ha.brokers.base import RecoveryBroker
+from celery_ha.detector import AFRESH, Observation, Patience, observe
+from celery_ha.errors import StoreUnavailable
+from celery_ha.failover.recovery import recover
+from celery_ha.failover.roles import Role, role_of, vacant
+from celery_ha.model import Leader, Look, Node, Recovered, Verdict
+from celery_ha.store.base import Court, LockStore
+
+STOPPED_JUDGING = "stopped judging"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often an observer looks, in seconds."""
+
+    #: The leader and its deputies. Shorter: a killed process is noticed sooner, the store is asked more.
+    look_every: float = 0.25
+    #: The same while anybody is suspected.
+    suspicious_every: float = 0.1
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What one step saw and did."""
+
+    role: Role
+    #: Seconds until the next step is due.
+    again_in: float
+    #: None: the store was not reached.
+    look: Look | None = None
+    #: The term in which this node became leader in this step.
+    elected: int | None = None
+    #: Leases this step fenced, each with its verdict.
+    fenced: tuple[Verdict, ...] = ()
+    #: Leases whose recovery this step finished.
+    recovered: tuple[Recovered, ...] = ()
+    #: Why acting on the look was cut short; it is repeated in the next step.
+    failure: StoreUnavailable | None = None
+
+    @property
+    def members(self) -> tuple[Node, ...]:
+        """The open leases."""
+        return () if self.look is None else tuple(self.look.nodes.values())
+
+
+@dataclass(frozen=True)
+class _Deeds:
+    elected: int | None = None
+    fenced: tuple[Verdict, ...] = ()
+    recovered: tuple[Recovered, ...] = ()
+
+
+_IDLE = _Deeds()
+
+
+class Observer:
+    """The judging half of one node.
+
+    Args:
+        lease: this node's lease; a node with a new lease needs a new observer.
+        court: the store.
+        broker: where the claims of the dead are in flight.
+        locks: where their locks are held.
+        clock: local monotonic time, the one that ``court`` notes in a look.
+        ttl: this node's own TTL: how long the leader's rounds may stand still, and how long a
+            stranger on the broker may be unknown to the store.
+        pace: how often to look.
+        patience: what counts as late, and how long an absence must last.
+    """
+
+    def __init__(
+        self,
+        lease: str,
+        court: Court,
+        broker: RecoveryBroker,
+        locks: LockStore,
+        *,
+        clock: Callable[[], float],
+        ttl: float,
+        pace: Pace | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self.lease = lease
+        self._court = court
+        self._broker = broker
+        self._locks = locks
+        self._clock = clock
+        self._ttl = ttl
+        self._pace = pace or Pace()
+        self._patience = patience or Patience()
+        self._state = AFRESH
+        self._interval = 0.0
+        self._was_vacant = False
+        self._strangers: Mapping[str, float] = {}
+        self._asked_broker = float("-inf")
+
+    def step(self, suspected: Collection[str] = ()) -> Observed:
+        """Look once and do what the look calls for.
+
+        Args:
+            suspected: nodes silent for too long; only makes this observer look more often.
+
+        Returns:
+            What was seen and done. A store or broker that was not reached is no error here: what
+            could not be done is done by a later step, by this node or the next leader.
+
+        **Failure:** everything that was decided lives in the store before it is acted on: dying
+        after a fence leaves the lease on the list of fenced ones, dying in a recovery leaves it
+        there until somebody finishes, dying before the round is finished leaves a leader whose
+        rounds stand still.
+        """
+        try:
+            look = self._court.look()
+        except StoreUnavailable as failure:
+            self._state, self._interval = AFRESH, self._pace.look_every
+            return Observed(Role.WATCHER, self._interval, failure=failure)
+        self._state, verdicts = observe(self._state, look, interval=self._interval, patience=self._patience)
+        role = role_of(look, self.lease)
+        deeds, failure_or_none = _IDLE, None
+        try:
+            deeds = self._act(look, role, verdicts)
+        except StoreUnavailable as failure:
+            failure_or_none = failure
+        self._interval = self._next(look, role, deeds, suspected)
+        return Observed(role, self._interval, look, deeds.elected, deeds.fenced, deeds.recovered, failure_or_none)
+
+    def _act(self, look: Look, role: Role, verdicts: tuple[Verdict, ...]) -> _Deeds:
+        was_vacant, self._was_vacant = self._was_vacant, vacant(look)
+        if self.lease not in look.nodes:
+            return _IDLE
+        if look.leader is None or vacant(look):
+            # Deputies first: they have looked all the time and start with evidence.
+            stands = role is Role.DEPUTY or was_vacant
+            return _Deeds(elected=self._court.elect(self.lease)) if stands else _IDLE
+        if role is Role.LEADER:
+            return self._judge(look, look.leader, verdicts)
+        return self._watch_leader(look, look.leader, verdicts)
+
+    def _judge(self, look: Look, leader: Leader, verdicts: tuple[Verdict, ...]) -> _Deeds:
+        """A round of judging: fence the dead, recover the fenced, then say that the round is done.
+
+        A round without evidence (its look was late) is not finished: a leader that is always late
+        loses the office.
+        """
+        fenced = tuple(
+            verdict
+            for verdict in verdicts
+            if verdict.lease != self.lease and self._court.fence(leader.term, self.lease, verdict)
+        )
+        recovered = self._recover(look)
+        if self._state.began is not None:
+            self._court.finish_round(self.lease, leader.term)
+        return _Deeds(fenced=fenced, recovered=tuple(recovered))
+
+    def _watch_leader(self, look: Look, leader: Leader, verdicts: tuple[Verdict, ...]) -> _Deeds:
+        """Take the office from a leader that is dead, or that judged nobody for a TTL (rule 10)."""
+        dead = next((verdict for verdict in verdicts if verdict.lease == leader.lease), None)
+        if dead is None and self._state.idle(look.started) < self._ttl:
+            return _IDLE
+        node = look.nodes[leader.lease]
+        verdict = dead or Verdict(leader.lease, STOPPED_JUDGING, look.counters[leader.lease], node.connections)
+        term = self._court.depose(
+            self.lease, verdict, term=leader.term, rounds=leader.rounds, fence=dead is not None
+        )
+        return _Deeds(elected=term, fenced=(verdict,) if dead and term is not None else ())
+
+    def _recover(self, look: Look) -> list[Recovered]:
+        strangers = self._ripe_strangers(look)
+        if not (look.fenced or strangers):
+            return []
+        return recover(look.fenced, self._broker, self._locks, self._court, strangers=strangers)
+
+    def _ripe_strangers(self, look: Look) -> list[str]:
+        """Leases on the broker that the store has not known for a whole TTL (rule 6).
+
+        They were never opened there, or the store lost its memory while their process was dead.
+        """
+        if look.started - self._asked_broker < self._ttl / 4:
+            return []
+        self._asked_broker = look.started
+        known = frozenset(look.nodes) | {item.node.lease for item in look.fenced}
+        self._strangers = unknown_since(self._strangers, self._broker.strangers(known), self._state, look.ended)
+        longest = max([self._ttl, *(node.ttl for node in look.nodes.values())])
+        return [lease for lease, since in self._strangers.items() if look.started - since >= longest]
+
+    def _next(self, look: Look, role: Role, deeds: _Deeds, suspected: Collection[str]) -> float:
+        if deeds.elected is not None or deeds.fenced:
+            return 0.0
+        if role is Role.WATCHER:
+            return self._pace.look_every if self._leader_in_doubt(look) else self._ttl / 4
+        hurry = suspected or self._state.missing
+        return self._pace.suspicious_every if hurry else self._pace.look_every
+
+    def _leader_in_doubt(self, look: Look) -> bool:
+        if look.leader is None or vacant(look):
+            return True
+        return look.leader.lease in self._state.missing or self._state.idle(look.ended) >= self._ttl / 2
+
+
+def unknown_since(
+    before: Mapping[str, float], seen: Collection[str], state: Observation, now: float
+) -> dict[str, float]:
+    """Since when each stranger is seen; what was seen before the present series of looks does not count."""
+    began = now if state.began is None else state.began
+    return {lease: max(before.get(lease, now), began) for lease in sorted(seen)}

@@ -1,0 +1,140 @@
+"""``HA(app)``: the one line that makes a Celery app highly available."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from functools import cached_property
+from typing import Any
+
+from celery._state import connect_on_app_finalize
+
+from celery_ha.brokers.connect import BrokerAccess
+from celery_ha.config import Config, defaults_for, found, read
+from celery_ha.errors import ConfigError, StoreUnavailable
+from celery_ha.store.base import LockStore, Store
+from celery_ha.store.redis.store import RedisStore
+from celery_ha.worker.node import WorkerNode
+from celery_ha.worker.step import LeaseStep
+
+logger = logging.getLogger(__name__)
+
+CONSUMER = "celery_ha.worker.consumer:Consumer"
+AMQP = "celery_ha.amqp:AMQP"
+
+
+class HA:
+    """Installs celery_ha in a Celery app; reachable as ``app.ha`` afterwards.
+
+    Nothing connects before it is needed, so it may be called where the app is made, before or after
+    ``config_from_object``. Settings are ``app.conf.ha_*``; see :class:`~celery_ha.config.Config`.
+
+    Args:
+        app: the Celery app; None to install later with :meth:`init_app` (app factories).
+    """
+
+    def __init__(self, app: Any | None = None) -> None:
+        #: The node that this process is, in a worker's main process.
+        self.node: WorkerNode | None = None
+        #: Celery settings that were changed because the user has not set them.
+        self.changed: dict[str, object] = {}
+        self._mutex = threading.Lock()
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Any) -> None:
+        """Install in ``app``; a second time changes nothing.
+
+        Raises:
+            ConfigError: another HA is installed in this app.
+        """
+        if getattr(app, "ha", self) is not self:
+            raise ConfigError("HA was installed in this app before; use app.ha")
+        self.app = app
+        app.ha = self
+        app.amqp_cls = AMQP
+        app.__dict__.pop("amqp", None)  # cached, if somebody used it before us
+        app.steps["worker"].add(LeaseStep)
+        app.add_defaults(self._defaults)
+
+    @cached_property
+    def config(self) -> Config:
+        """The settings, read once.
+
+        Raises:
+            ConfigError: a setting cannot be used; the message says what to write.
+        """
+        return read(self.app)
+
+    def _defaults(self) -> dict[str, object]:
+        """Celery's settings as we need them, where the user has not set them.
+
+        Asked when the configuration is loaded, which is before a worker reads it; ``ha_*`` settings
+        may still change afterwards, so none but the switch is looked at.
+        """
+        switch = found(self.app.conf).get("ha_defaults", True)
+        self.changed = defaults_for(Config(defaults=bool(switch)), self.app.conf)
+        return {**self.changed, "worker_consumer": CONSUMER}
+
+    # -- store ------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        """The store of this process; made on first use."""
+        with self._mutex:
+            return self._store
+
+    @cached_property
+    def _store(self) -> Store:
+        timeout = self.config.store_timeout
+        if self.config.store is not None:
+            return RedisStore(self.config.store, prefix=self.config.prefix, timeout=timeout)
+        access = BrokerAccess(self.app)
+        return RedisStore(
+            lambda: access.client(timeout=timeout), prefix=access.key_prefix + self.config.prefix, timeout=timeout
+        )
+
+    @property
+    def store_url(self) -> str:
+        """Where the store is, without a password."""
+        if self.config.store is None:
+            return f"the broker, {BrokerAccess(self.app).url}"
+        scheme, _, rest = self.config.store.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}"
+
+    @property
+    def locks(self) -> LockStore:
+        return self.store.locks
+
+    # -- worker -----------------------------------------------------------------------------
+
+    def open_node(self, worker: Any) -> None:
+        """Make this worker a node and open its lease; before it connects and before it forks."""
+        config, access = self.config, BrokerAccess(self.app)
+        consumed = tuple(sorted(self.app.amqp.queues.consume_from))
+        pool = worker.pool_cls.__module__.rpartition(".")[2]
+        self.node = WorkerNode(
+            worker.hostname,
+            consumed,
+            worker.max_concurrency or worker.concurrency,
+            config,
+            self.store,
+            access.broker(timeout=None, retries=1, dead_limit=config.dead_letters_max),
+            access.broker(timeout=config.store_timeout, dead_limit=config.dead_letters_max),
+            serial=pool == "solo",
+            watch_loop=pool == "prefork",
+        )
+        try:
+            self.node.open()
+        except StoreUnavailable as exc:
+            logger.warning("No lease yet (%s); trying again when the worker connects", exc)
+
+
+def _finalize(app: Any) -> None:
+    ha = getattr(app, "ha", None)
+    if isinstance(ha, HA):
+        _ = ha.config  # refuses what cannot be used
+
+
+# Not the on_after_finalize signal: Celery swallows what its receivers raise.
+connect_on_app_finalize(_finalize)

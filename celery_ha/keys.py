@@ -1,0 +1,118 @@
+"""Key → shard: stable across processes, machines and releases, and known to every publisher.
+
+Jump consistent hash needs no membership: publishing never waits for anybody and never uses a stale
+view, and growing the number of shards moves the fewest keys, all of them to the new shards.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import hashlib
+import uuid
+from collections.abc import Mapping
+from string import Formatter
+
+#: Ours alone, so that nobody else's hash of the same key is correlated with it.
+_PERSON = b"celery_ha.key"
+_MASK = (1 << 64) - 1
+
+
+def stable_hash(key: str) -> int:
+    """A 64-bit hash that is the same everywhere and for ever (unlike ``hash()``)."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8, person=_PERSON).digest()
+    return int.from_bytes(digest, "big")
+
+
+def shard_of(key: str, shards: int) -> int:
+    """The shard of a key.
+
+    Args:
+        key: the key's canonical text.
+        shards: how many shards there are, at least 1.
+
+    Returns:
+        0 to ``shards - 1``.
+
+    Raises:
+        ValueError: fewer than one shard.
+
+    Source: Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm", 2014.
+    """
+    if shards < 1:
+        raise ValueError(f"a sharded queue needs at least one shard, not {shards}")
+    state, bucket, jump = stable_hash(key), -1, 0
+    while jump < shards:
+        bucket = jump
+        state = (state * 2862933555777941757 + 1) & _MASK
+        jump = int((bucket + 1) * ((1 << 31) / ((state >> 33) + 1)))
+    return bucket
+
+
+def shard_name(queue: str, index: int) -> str:
+    """The real queue behind a shard."""
+    return f"{queue}.{index}"
+
+
+def shard_names(queue: str, shards: int) -> tuple[str, ...]:
+    """The real queues behind a sharded queue."""
+    return tuple(shard_name(queue, index) for index in range(shards))
+
+
+def base_of(name: str, queues: Mapping[str, int]) -> str | None:
+    """The sharded queue that a real queue is a shard of, or None.
+
+    An index beyond today's count still belongs to it: the count may have been larger once.
+    """
+    base, dot, index = name.rpartition(".")
+    counts = dot and index.isascii() and index.isdecimal() and (index == "0" or index[0] != "0")
+    return base if counts and base in queues else None
+
+
+def canonical(value: object) -> str:
+    """The one text of a value, whatever the order of its parts.
+
+    Raises:
+        ValueError: the value has no stable text form (its ``repr`` would name a memory address).
+    """
+    if isinstance(value, enum.Enum):
+        return canonical(value.value)
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, (bool, int, float, decimal.Decimal, uuid.UUID)):
+        return str(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(canonical, value)) + "]"
+    if isinstance(value, Mapping):
+        pairs = sorted((canonical(key), canonical(part)) for key, part in value.items())
+        return "{" + ",".join(f"{key}:{part}" for key, part in pairs) + "}"
+    raise ValueError(f"a {type(value).__name__} has no stable text form; use a number, a text or another plain value")
+
+
+def render(template: str, arguments: Mapping[str, object]) -> str:
+    """Fill a key template such as ``order.{order_id}`` or ``user.{user[id]}``.
+
+    Raises:
+        ValueError: a placeholder names no argument, or its value has no stable text form.
+    """
+    parts = []
+    for text, field, _, _ in Formatter().parse(template):
+        parts.append(text)
+        if field is not None:
+            parts.append(_field(template, field, arguments))
+    return "".join(parts)
+
+
+def _field(template: str, field: str, arguments: Mapping[str, object]) -> str:
+    try:
+        value, _ = Formatter().get_field(field, (), arguments)
+    except (KeyError, AttributeError, IndexError, TypeError) as exc:
+        names = ", ".join(sorted(arguments)) or "none"
+        raise ValueError(f"{{{field}}} in the key {template!r} is no argument; there are: {names}") from exc
+    try:
+        return canonical(value)
+    except ValueError as exc:
+        raise ValueError(f"argument {field!r} cannot be part of the key {template!r}: {exc}") from exc

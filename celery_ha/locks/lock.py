@@ -1,0 +1,129 @@
+"""One lock in the hand of one holder."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+
+from celery_ha.errors import LockBusy, LockLost, StoreUnavailable
+from celery_ha.model import Grant, Holder
+from celery_ha.store.base import LockStore
+
+log = logging.getLogger(__name__)
+
+
+class Lock:
+    """A lock under a lease: it needs no renewal, and it is gone when the lease is.
+
+    A lock says who may go on; it does not stop a holder that lost it and has not noticed. Where that
+    matters, hand :attr:`token` to what the lock guards and let it refuse a smaller one.
+
+    Args:
+        locks: the store.
+        name: what is locked.
+        holder: who takes it.
+        inherit: seconds for which it is kept for the holder's task if the holder dies.
+    """
+
+    def __init__(self, locks: LockStore, name: str, holder: Holder, *, inherit: float) -> None:
+        self.name = name
+        self.holder = holder
+        self._locks = locks
+        self._inherit = inherit
+        self._token: int | None = None
+        self._borrowed = False
+
+    def __repr__(self) -> str:
+        state = "not held" if self._token is None else f"token {self._token}"
+        return f"<Lock {self.name!r} {state}>"
+
+    @property
+    def token(self) -> int:
+        """The number of this grant; every later grant of the lock has a larger one.
+
+        Raises:
+            LockLost: it is not held.
+        """
+        if self._token is None:
+            raise LockLost(f"the lock {self.name!r} is not held")
+        return self._token
+
+    def acquire(self) -> Grant:
+        """Ask for the lock once.
+
+        Returns:
+            The store's answer; its token is None if the lock is busy.
+
+        Raises:
+            StoreUnavailable: the store did not answer; the lock may be held, until the claim ends.
+
+        **Failure:** dying right after leaves the lock to the settlement of the lease.
+        """
+        grant = self._locks.acquire(self.name, self.holder, inherit=self._inherit)
+        self._token = grant.token
+        # Somebody else in this claim has it already (another thread, or an answer that was lost).
+        # Giving it back would take it from them; the end of the claim does.
+        self._borrowed = grant.again
+        return grant
+
+    def release(self) -> bool:
+        """Give the lock back.
+
+        Returns:
+            Whether it was still held; False is logged, for then somebody else may have had it meanwhile.
+            A store that does not answer is logged too: the end of the claim frees the lock.
+
+        **Failure:** dying before the answer leaves the lock free, or to the settlement of the lease.
+        """
+        token, self._token = self.token, None
+        if self._borrowed:
+            return True
+        try:
+            released = self._locks.release(self.name, self.holder, token)
+        except StoreUnavailable as error:
+            log.warning("The lock %r (token %d) stays until its message is settled: %s", self.name, token, error)
+            return True
+        if not released:
+            log.warning(
+                "The lock %r (token %d) was lost before it was released: what it guards may have been touched by "
+                "somebody else meanwhile",
+                self.name,
+                token,
+            )
+        return released
+
+    def check(self) -> None:
+        """Make sure that the lock is still held; call it before touching what the lock guards.
+
+        Raises:
+            LockLost: it is not; stop.
+            StoreUnavailable: the store did not answer, so nobody knows.
+        """
+        token = self.token
+        if not self._locks.holds(self.name, self.holder, token):
+            raise LockLost(f"the lock {self.name!r} (token {token}) was held and is no longer: stop")
+
+    def __enter__(self) -> Lock:  # noqa: PYI034 - typing.Self needs Python 3.11
+        grant = self.acquire()
+        if grant.token is None:
+            raise LockBusy(busy_message(self.name, grant.holder))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def busy_message(name: str, holder: Holder | None) -> str:
+    """Say who has a lock.
+
+    Args:
+        name: the lock.
+        holder: who holds it, as far as the store told.
+    """
+    if holder is None:
+        return f"the lock {name!r} is not granted now: this node's lease or the store is not settled"
+    if not holder.lease:
+        return f"the lock {name!r} is kept for task {holder.task}, which was interrupted"
+    return f"the lock {name!r} is held by task {holder.task} under lease {holder.lease}"

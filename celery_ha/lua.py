@@ -1,0 +1,49 @@
+"""Lua scripts kept in files of their own, one a file, each opening with its keys, arguments and result."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib import resources
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+_INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
+
+
+class Script:
+    """A script a server knows by its digest.
+
+    Args:
+        package: the package whose ``lua`` folder holds the file.
+        name: file name without ``.lua``. A line ``-- include: x`` is replaced by ``x.lua``.
+    """
+
+    def __init__(self, package: str, name: str) -> None:
+        self.name = name
+        self.text = _read(package, name)
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    def command(self, keys: list[str], args: list[Any]) -> tuple[Any, ...]:
+        """The command to send on a connection that the caller reads by himself."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *args)
+
+    def __call__(self, client: Any, keys: list[str], args: list[Any]) -> Any:
+        """Run it, loading it first if the server does not know it (a restart, SCRIPT FLUSH).
+
+        An unknown script has run nothing, so repeating is safe.
+        """
+        try:
+            return client.execute_command(*self.command(keys, args))
+        except NoScriptError:
+            self.load(client)
+            return client.execute_command(*self.command(keys, args))
+
+    def load(self, client: Any) -> None:
+        client.execute_command("SCRIPT LOAD", self.text)
+
+
+def _read(package: str, name: str) -> str:
+    text = (resources.files(package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda found: _read(package, found.group(1)), text)

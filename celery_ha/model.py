@@ -1,0 +1,201 @@
+"""The values that every part of celery_ha passes around: immutable, no I/O.
+
+Times are seconds. ``now`` and everything called a monotonic time come from the local
+monotonic clock of the process that holds the value; they mean nothing anywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+#: Version of every record celery_ha writes; a reader refuses one it does not know.
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Node:
+    """One incarnation of a worker, as registered under its lease."""
+
+    #: Random id of the incarnation, never reused.
+    lease: str
+    #: The Celery node name, ``w1@host``.
+    name: str
+    #: Share of shards it should get: its concurrency; 0 while it drains.
+    weight: int = 1
+    #: Base names of the queues it consumes.
+    queues: tuple[str, ...] = ()
+    #: Server-side ids of the connections whose absence means the process is gone;
+    #: empty where the store cannot watch connections, then only the TTL judges.
+    connections: tuple[str, ...] = ()
+    #: When the lease was opened, by the store's clock; orders the deputies.
+    opened: float = 0.0
+    #: Seconds after which a renewal counter that stands still means death.
+    ttl: float = 10.0
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The elected judge."""
+
+    lease: str
+    #: Grows with every election.
+    term: int
+    #: Rounds of judging finished in this term: what keeps leadership alive.
+    rounds: int = 0
+
+
+class LeaseState(Enum):
+    """What a renewal found."""
+
+    OPEN = "open"
+    #: Somebody fenced it: everything it held moves on.
+    FENCED = "fenced"
+    #: The store does not know it and has no fence for it either.
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """The answer to one renewal."""
+
+    state: LeaseState
+    #: The store's memory: a different value means it was wiped since.
+    epoch: str = ""
+    #: Grows with every change of membership.
+    version: int = 0
+    leader: Leader | None = None
+
+
+@dataclass(frozen=True)
+class FencedLease:
+    """A lease that was fenced and whose recovery is not finished."""
+
+    node: Node
+    term: int
+    #: ``renewals stood still`` or ``connections gone``; shown to people.
+    reason: str
+    #: When, by the store's clock.
+    at: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything an observer saw in one look at the store."""
+
+    #: Local monotonic times just before and just after the look.
+    started: float
+    ended: float
+    #: Identity of the server run and of the observer's own connection to it.
+    session: str
+    #: Renewal counter by lease.
+    counters: Mapping[str, int]
+    #: Registered node by lease.
+    nodes: Mapping[str, Node]
+    #: Ids of registered connections that are there; None: the store cannot say.
+    present: frozenset[str] | None
+    leader: Leader | None
+    #: Fenced leases that still wait for recovery.
+    fenced: tuple[FencedLease, ...] = ()
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A lease judged dead, with the evidence the fence must still find."""
+
+    lease: str
+    reason: str
+    counter: int
+    connections: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A message handed to a lease and recorded as in flight by it."""
+
+    #: ``<lease>.<number>``; the number grows with every claim made on the broker.
+    id: str
+    #: Broker key of the list it came from (a queue and a priority).
+    source: str
+    #: The message exactly as it stood in the queue.
+    payload: bytes
+    #: True once the attempt was marked started.
+    started: bool = False
+
+    @property
+    def lease(self) -> str:
+        return self.id.rpartition(".")[0]
+
+    @property
+    def number(self) -> int:
+        return int(self.id.rpartition(".")[2])
+
+
+class Ending(Enum):
+    """How a claim can end, or (``DEFER``) go back to waiting in its holder's hands."""
+
+    ACK = "ack"
+    #: Still held, but the attempt did not start after all (a rate limit, a full pool).
+    DEFER = "defer"
+    #: Back to the front of its queue.
+    RELEASE = "release"
+    #: To the dead letters.
+    DEAD = "dead"
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """One claim's end, resent until the broker confirms it; ending twice is harmless."""
+
+    claim: str
+    ending: Ending
+    #: Why, for a dead letter.
+    reason: str = ""
+    #: What goes back instead of the original payload (a raised delivery count).
+    payload: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The answer to one claim request."""
+
+    claims: tuple[Claim, ...] = ()
+    #: Queues that may hold more.
+    more: tuple[str, ...] = ()
+    #: False: the lease is not open on the broker; nothing was claimed or settled.
+    open: bool = True
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock (rule 4 of the design): a claim of a task under a lease."""
+
+    lease: str
+    claim: str
+    task: str
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The answer to a request for a lock."""
+
+    #: None: busy.
+    token: int | None
+    #: Who holds it when it is busy.
+    holder: Holder | None = None
+    #: Same claim asked again: the token it already had.
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What the recovery of one lease moved."""
+
+    lease: str
+    requeued: int = 0
+    #: Of those, attempts that had started and so will run again.
+    restarted: int = 0
+    locks: int = 0
+    queues: Mapping[str, int] = field(default_factory=dict)

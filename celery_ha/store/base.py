@@ -1,0 +1,155 @@
+"""Ports to the store: where leases, leadership and locks live.
+
+Three small ports, because three different parts of the design use them. An adapter gives all
+three (see :class:`Store`). Every write names its condition and returns whether it happened; a
+call that cannot reach the store raises :class:`~celery_ha.errors.StoreUnavailable`, after which
+it may or may not have happened: every one of them can be repeated.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from celery_ha.model import Grant, Holder, Look, Node, Recovered, Renewal, Verdict
+
+
+class LeaseStore(ABC):
+    """What a node does about its own lease."""
+
+    @abstractmethod
+    def open(self, node: Node) -> str:
+        """Register a node under its new lease and return the store's epoch.
+
+        The adapter fills in ``connections`` and ``opened``. Raises
+        :class:`~celery_ha.errors.DuplicateNode` only in :meth:`check_name`; a predecessor of the
+        same name is left to the leader. Opening the same lease again replaces its node (re-assertion
+        after a store that lost its memory); a fenced lease is refused with
+        :class:`~celery_ha.errors.Fenced`.
+
+        **Failure:** dying right after leaves an open lease that holds nothing; the leader fences it.
+        """
+
+    @abstractmethod
+    def renew(self, lease: str) -> Renewal:
+        """Move the lease's renewal counter on, if it is open.
+
+        If the connection was re-established since the last call, registers the new connection ids
+        in the same step, so that the watch never looks for ids that are gone for a good reason.
+        """
+
+    @abstractmethod
+    def update(self, lease: str, *, weight: int | None = None, queues: tuple[str, ...] | None = None) -> bool:
+        """Change what a node offers, if its lease is open; a change is told to every node."""
+
+    @abstractmethod
+    def close(self, lease: str, *, clean: bool) -> bool:
+        """Say goodbye. ``clean``: the lease holds nothing and is deleted.
+
+        Rule 7: otherwise it is fenced by itself and waits for recovery like a death; so is a lease
+        that closes cleanly but still holds locks. Returns True if the lease was ended the way that was
+        asked for; False if it was not open, or clean was asked for and it had to be fenced.
+        """
+
+    @abstractmethod
+    def wait(self, lease: str, timeout: float) -> bool:
+        """Sleep until a change of membership rings this node's own bell, at most ``timeout`` seconds."""
+
+
+class Court(ABC):
+    """What observers, deputies and the leader do about all the others."""
+
+    @abstractmethod
+    def look(self) -> Look:
+        """See all leases, the leader, the unfinished recoveries and the registered connections that are there."""
+
+    @abstractmethod
+    def elect(self, lease: str) -> int | None:
+        """Become leader if the office is vacant (no record, or its holder's lease is not open).
+
+        Returns the new term, or None if somebody holds the office or ``lease`` is not open.
+        """
+
+    @abstractmethod
+    def depose(self, lease: str, verdict: Verdict, *, term: int, rounds: int, fence: bool) -> int | None:
+        """Take the office from a leader, in one step, if it still looks as it was judged.
+
+        ``fence``: the leader's lease is judged dead (``verdict``) and fenced in the same step
+        (rule 10). Otherwise only its judging stood still (``rounds`` unchanged): it loses the office
+        and keeps its lease. Returns the new term or None.
+        """
+
+    @abstractmethod
+    def finish_round(self, lease: str, term: int) -> bool:
+        """Renew leadership: a round of judging is done. False: deposed."""
+
+    @abstractmethod
+    def fence(self, term: int, by: str, verdict: Verdict) -> bool:
+        """Refuse every later write of a lease.
+
+        Only if ``by`` still leads in ``term`` and counter and connections are those judged. The lease
+        moves from the open ones to the fenced ones; membership changes and every node's bell rings.
+        **Failure:** dying right after leaves the fence in the store; the next leader's look finds it
+        and recovers.
+        """
+
+    @abstractmethod
+    def recovered(self, result: Recovered) -> bool:
+        """Recovery of a fenced lease is finished: forget it, keep a bounded history entry with a TTL.
+
+        False if the lease is not fenced, or still has locks that were not settled. For an hour a
+        tombstone tells a zombie that it was fenced.
+        """
+
+
+class LockStore(ABC):
+    """Locks that belong to a lease, with tokens that strictly grow."""
+
+    @abstractmethod
+    def acquire(self, name: str, holder: Holder, *, inherit: float) -> Grant:
+        """Grant the lock if it is free, ours already, or held in trust for this task.
+
+        Refused (busy) when the holder's lease is not open. Same holder: same token. The same task
+        under another claim takes over only if the holder's claim has ended (rule 4); a lock in trust
+        (rule 8) goes to its own task at once and to anybody after ``inherit`` seconds.
+        Token = max(previous + 1, server time in microseconds) (rule 12). After a new server run, or
+        when a lease re-asserts itself after a loss of memory, nothing new is granted for a TTL: busy,
+        without a holder.
+        """
+
+    @abstractmethod
+    def release(self, name: str, holder: Holder, token: int) -> bool:
+        """Free the lock if this holder has it with this token."""
+
+    @abstractmethod
+    def holds(self, name: str, holder: Holder, token: int) -> bool:
+        """Whether this holder has the lock with this token and its lease is open."""
+
+    @abstractmethod
+    def ended(self, claims: tuple[str, ...], tasks: tuple[str, ...] = ()) -> int:
+        """Free the locks of claims that ended (rule 5); returns how many.
+
+        Only claims of an open lease: those of a fenced one are settled. ``tasks``: ids of tasks that
+        will not come back (dropped or dead-lettered); what is in trust for them is freed (rule 8).
+        """
+
+    @abstractmethod
+    def settle(self, lease: str, restarted: Mapping[str, str]) -> int:
+        """Settle the locks of a fenced lease (rule 8); returns how many there were.
+
+        ``restarted``: claim id -> task id of what was requeued. Their locks are held in trust for the
+        task, for the ``inherit`` seconds asked for when they were acquired; all others are freed.
+        Nothing happens while the lease is open.
+        """
+
+
+class Store(ABC):
+    """One store, three ports."""
+
+    leases: LeaseStore
+    court: Court
+    locks: LockStore
+
+    @abstractmethod
+    def close(self) -> None:
+        """Drop the connections of this process. Leases are not touched."""

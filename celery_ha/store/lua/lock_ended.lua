@@ -1,0 +1,32 @@
+-- Free the locks of claims that ended (rule 5) and what is in trust for tasks that will not come back (rule 8).
+-- KEYS[1]  prefix
+-- ARGV[1]      number of claims
+-- ARGV[2..]    the claims; only those of an open lease count, a fenced one is settled
+-- ARGV[..]     task ids
+-- Returns      how many locks were freed
+
+-- include: common
+
+local claims, freed = tonumber(ARGV[1]), 0
+for i = 2, claims + 1 do
+  local claim = ARGV[i]
+  if is_open(claim:match('^(.*)%.[^.]*$') or claim) then
+    for _, name in ipairs(redis.call('SMEMBERS', key('held:' .. claim))) do
+      local lock = lock_of(name)
+      if lock and lock.claim == claim then
+        free_lock(name, lock)
+        freed = freed + 1
+      end
+    end
+  end
+end
+for i = claims + 2, #ARGV do
+  for _, name in ipairs(redis.call('SMEMBERS', key('trust:' .. ARGV[i]))) do
+    local lock = lock_of(name)
+    if lock and lock.lease == '' and lock.task == ARGV[i] then
+      free_lock(name, lock)
+      freed = freed + 1
+    end
+  end
+end
+return freed

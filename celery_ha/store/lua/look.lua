@@ -1,0 +1,21 @@
+-- Everything an observer has to know, except which connections are there.
+-- KEYS[1]  prefix
+-- ARGV[1]  '<epoch>:<version>' of the node records the caller already has
+-- Returns  {epoch, version, counters, connections, fenced, leader's lease, term, rounds, nodes}
+--          counters and connections are text, lease and value by turns, one a line; fenced and nodes
+--          are lists of lease, record; nodes is '' if the caller has them
+
+-- include: common
+
+-- One string instead of thousands of replies: the caller looks several times a second.
+local function lines(name)
+  return table.concat(redis.call('HGETALL', key(name)), '\n')
+end
+
+local epoch = redis.call('GET', key('epoch')) or ''
+local version = redis.call('GET', key('version')) or '0'
+local nodes = ''
+-- Node records change only together with the version; connections and counters change alone.
+if epoch .. ':' .. version ~= ARGV[1] then nodes = redis.call('HGETALL', key('nodes')) end
+local l, term, rounds = leader()
+return {epoch, version, lines('leases'), lines('conns'), redis.call('HGETALL', key('fenced')), l, term, rounds, nodes}

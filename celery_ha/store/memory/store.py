@@ -1,0 +1,76 @@
+"""One simulated process's client of a :class:`~celery_ha.store.memory.MemoryServer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from celery_ha.errors import StoreUnavailable
+from celery_ha.store.base import Store
+from celery_ha.store.memory.court import MemoryCourt
+from celery_ha.store.memory.leases import MemoryLeases
+from celery_ha.store.memory.locks import MemoryLocks
+from celery_ha.store.memory.server import MemoryServer
+
+
+class MemoryStore(Store):
+    """A client with two connections, as a real one has.
+
+    Args:
+        server: the memory shared by all clients.
+        now: this process's monotonic clock; the server's unless told otherwise.
+    """
+
+    def __init__(self, server: MemoryServer, now: Callable[[], float] | None = None) -> None:
+        self.server = server
+        self.now = now or server.now
+        #: True: this client alone cannot reach the store; its connections stay.
+        self.cut = False
+        #: True: the next call happens, but its answer never arrives. Falls back to False.
+        self.lose_next_reply = False
+        self.connections: tuple[str, ...] = ()
+        self.leases = MemoryLeases(self)
+        self.court = MemoryCourt(self)
+        self.locks = MemoryLocks(self)
+
+    @property
+    def session(self) -> str:
+        """Identity of the server run and of the connections this client looks through."""
+        return "/".join((self.server.run, *self.connections))
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The connections to register; none where the store cannot watch them."""
+        return self.connections if self.server.watchable else ()
+
+    @contextmanager
+    def call(self) -> Iterator[MemoryServer]:
+        """One atomic call: (re)connect, run, answer.
+
+        Raises:
+            StoreUnavailable: the server is down, this client is cut off, or the answer was lost.
+        """
+        with self.server.lock:
+            if self.server.down or self.cut:
+                raise StoreUnavailable
+            self._connect()
+            yield self.server
+            if self.lose_next_reply:
+                self.lose_next_reply = False
+                raise StoreUnavailable
+
+    def disconnect(self) -> None:
+        """Drop both connections, as the kernel does for a dead process; the next call makes new ones."""
+        with self.server.lock:
+            self.server.connected.difference_update(self.connections)
+            self.connections = ()
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self.disconnect()
+
+    def _connect(self) -> None:
+        if not self.server.connected.issuperset(self.connections):
+            self.disconnect()
+        if not self.connections:
+            self.connections = (self.server.connect(), self.server.connect())

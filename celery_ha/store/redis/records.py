@@ -1,0 +1,122 @@
+"""The JSON records in Redis and the values they stand for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from celery_ha.errors import SchemaError, StoreError
+from celery_ha.model import SCHEMA, FencedLease, Leader, Node, Recovered
+
+
+def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
+    """A flat list of field, value, as a script returns a hash."""
+    return {field.decode(): value for field, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def lines(text: bytes) -> dict[str, str]:
+    """Field and value by turns, one a line."""
+    flat = text.decode().split("\n") if text else []
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def dump_node(node: Node) -> str:
+    """The record of a node. Its connections change more often and are stored beside it."""
+    return json.dumps(
+        {
+            "schema": SCHEMA,
+            "name": node.name,
+            "weight": node.weight,
+            "queues": list(node.queues),
+            "opened": node.opened,
+            "ttl": node.ttl,
+        },
+        separators=(",", ":"),
+    )
+
+
+def load_node(lease: str, record: bytes) -> Node:
+    """Read the record of a node.
+
+    Raises:
+        SchemaError: written by a version we do not know.
+        StoreError: not a record of ours.
+    """
+    return _node(lease, _load(record))
+
+
+def with_connections(node: Node, text: str) -> Node:
+    """The node with its connections as stored, separated by spaces."""
+    return replace(node, connections=tuple(text.split()))
+
+
+def load_fenced(lease: str, record: bytes) -> FencedLease:
+    """Read the record of a fenced lease; raises like :func:`load_node`."""
+    fields = _load(record)
+    try:
+        node = Node(lease, "?") if fields["node"] is None else _node(lease, _known(fields["node"]))
+        return FencedLease(
+            node=with_connections(node, str(fields["connections"])),
+            term=int(fields["term"]),
+            reason=str(fields["reason"]),
+            at=float(fields["at"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(record) from error
+
+
+def dump_recovered(result: Recovered) -> str:
+    """What a recovery moved, for the history."""
+    return json.dumps(
+        {
+            "lease": result.lease,
+            "requeued": result.requeued,
+            "restarted": result.restarted,
+            "locks": result.locks,
+            "queues": dict(result.queues),
+        },
+        separators=(",", ":"),
+    )
+
+
+def load_leader(lease: bytes, term: bytes, rounds: bytes) -> Leader | None:
+    """The leader, if the office was ever taken."""
+    return Leader(lease.decode(), int(term), int(rounds)) if lease else None
+
+
+def _node(lease: str, fields: Mapping[str, Any]) -> Node:
+    try:
+        return Node(
+            lease=lease,
+            name=str(fields["name"]),
+            weight=int(fields["weight"]),
+            queues=tuple(str(queue) for queue in fields["queues"]),
+            opened=float(fields["opened"]),
+            ttl=float(fields["ttl"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(fields) from error
+
+
+def _load(record: bytes) -> Mapping[str, Any]:
+    try:
+        return _known(json.loads(record))
+    except ValueError as error:
+        raise _unusable(record) from error
+
+
+def _known(fields: Any) -> Mapping[str, Any]:
+    if not isinstance(fields, dict):
+        raise _unusable(fields)
+    if fields.get("schema") != SCHEMA:
+        raise SchemaError(
+            f"the store holds a record of schema {fields.get('schema')!r}, this version of celery_ha knows "
+            f"{SCHEMA}; upgrade this node"
+        )
+    return fields
+
+
+def _unusable(record: object) -> StoreError:
+    return StoreError(f"the store holds a record celery_ha cannot read: {record!r:.200}")

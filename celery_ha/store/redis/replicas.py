@@ -1,0 +1,34 @@
+"""Waiting for replicas, so that a failover does not forget a fence or a grant (rule 12)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from celery_ha.errors import StoreUnavailable
+from celery_ha.store.redis.link import Link
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """How many replicas must have a write before it counts."""
+
+    #: 0: a single server, nothing to wait for.
+    count: int
+    #: Seconds to wait for them.
+    timeout: float
+
+    def confirm(self, link: Link) -> None:
+        """Wait until the last write on ``link`` has reached the replicas.
+
+        Raises:
+            StoreUnavailable: too few of them confirmed; the write is there and may be repeated.
+        """
+        if self.count == 0:
+            return
+        # Well below the timeout of the socket: the server counts in steps of 100 ms.
+        (confirmed,) = link.call(("WAIT", self.count, max(1, int(self.timeout * 250))))
+        if confirmed < self.count:
+            raise StoreUnavailable(
+                f"{confirmed} of {self.count} replicas confirmed a write in time; "
+                "set store_replicas to 0 if this server has none"
+            )

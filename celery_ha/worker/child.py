@@ -1,0 +1,41 @@
+"""What runs in the process (or thread) that runs a task's body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery import current_app
+from celery.exceptions import Reject
+
+
+class NotStarted(Reject):  # type: ignore[misc]
+    """The lease was not trusted at the last moment: the body did not run."""
+
+
+def run(target: Callable[..., Any], *args: Any) -> Any:
+    """Run Celery's trace function unless the request's lease is no longer trusted (rules 1 and 11).
+
+    Args:
+        target: what Celery gave the pool, with ``(task name, task id, request, ...)`` as arguments.
+
+    Returns:
+        What ``target`` returns; or a failure with :class:`NotStarted`, which the gate turns into a
+        message given back.
+    """
+    if _trusted(args[2]):
+        return target(*args)
+    try:
+        raise NotStarted("the lease was no longer trusted when the body was about to run", requeue=True)
+    except NotStarted:
+        return 1, ExceptionInfo(), 0.0
+
+
+def _trusted(request: dict[str, Any]) -> bool:
+    node = getattr(getattr(current_app, "ha", None), "node", None)
+    if node is None:
+        return True
+    claim = str((request.get("properties") or {}).get("delivery_tag", ""))
+    lease, dot, _ = claim.rpartition(".")
+    return not dot or node.page.trusts(lease)

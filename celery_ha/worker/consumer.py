@@ -1,0 +1,174 @@
+"""Celery's consumer, consuming under a lease."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery.worker import consumer, state
+from kombu.utils.imports import symbol_by_name
+
+from celery_ha.errors import Fenced, StoreUnavailable
+from celery_ha.worker.gate import gated
+from celery_ha.worker.node import WorkerNode
+from celery_ha.worker.pool import GuardedPool
+
+logger = logging.getLogger(__name__)
+
+
+class Consumer(consumer.Consumer):  # type: ignore[misc]
+    """Claims under the node's lease; follows its shards; comes back after a fence."""
+
+    node: WorkerNode
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.node = kwargs["app"].ha.node
+        super().__init__(*args, **kwargs)
+        self.node.concurrency = lambda: int(self.pool.num_processes or 1)
+        self.node.later = lambda delay, call: self.timer.call_after(delay, call)
+        self.node.on_members = self._members_changed
+
+    # -- connecting -------------------------------------------------------------------------
+
+    def connect(self) -> Any:
+        """Open a lease if there is none, connect, and give back what nobody here will run.
+
+        After a reconnect under a living lease what runs goes on and acks by its claim; all else in
+        flight goes back to the front before consuming starts, since nobody else would recover it.
+        """
+        try:
+            self.node.ensure_open()
+            connection = super().connect()
+            connection.intake = self.node
+            connection.dead_letters_max = self.node.config.dead_letters_max
+            self.node.wake = connection.transport.cycle.wake
+            self.node.give_back_idle()
+            self.node.take_stock()
+        except StoreUnavailable as exc:
+            raise ConnectionError(str(exc)) from exc  # Celery tries again
+        self._select_shards()
+        return connection
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        if isinstance(exc, Fenced):
+            self._become_zombie()
+        super().on_connection_error_after_connected(exc)
+
+    def _become_zombie(self) -> None:
+        """Stop all that ran under the fenced lease, before anything touches the broker (rule 13).
+
+        Its tasks run elsewhere by now. Children are killed, so that they write no result and no
+        RETRY; what threads and solo run cannot be stopped, but its ack goes nowhere.
+        """
+        logger.error("Fenced: dropping %d running tasks, then rejoining", len(state.active_requests))
+        for request in tuple(state.active_requests):
+            request.acknowledged = True
+            try:
+                request.cancel(self.pool, signal="KILL", emit_retry=False)
+            except NotImplementedError:
+                logger.warning("%s runs on here: this kind of pool cannot stop a task", request)
+            except Exception:
+                logger.exception("Could not stop %s", request)
+        for request in tuple(state.reserved_requests):
+            request.acknowledged = True
+
+    # -- tasks ------------------------------------------------------------------------------
+
+    def update_strategies(self) -> None:
+        """Celery builds each task's strategy from its request class and the pool: give it gated ones."""
+        for task in self.app.tasks.values():
+            task.Request = gated(symbol_by_name(task.Request), self.node)
+        pool, self.pool = self.pool, GuardedPool(self.pool)
+        try:
+            super().update_strategies()
+        finally:
+            self.pool = pool
+
+    def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
+        """Acks are only noted, so they need not wait for the loop's next turn.
+
+        Noted before the next task asks to start, they travel with that question.
+        """
+        return p(*args, **kwargs)
+
+    def call_soon(self, p: Any, *args: Any, **kwargs: Any) -> Any:
+        """Celery 5.6 has no way of its own for acks; on green pools they would wait up to 2 s."""
+        if getattr(p, "__name__", "") in {"ack_log_error", "reject_log_error"}:
+            return self.call_soon_ack(p, *args, **kwargs)
+        return super().call_soon(p, *args, **kwargs)
+
+    def _limit_task(self, request: Any, bucket: Any, tokens: float) -> Any:
+        """A rate limit makes it wait: it asks again before it starts."""
+        self.node.defer(request.claim)
+        return super()._limit_task(request, bucket, tokens)
+
+    # -- bad messages -----------------------------------------------------------------------
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self._bury(message, f"cannot be decoded: {exc!r}")
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        self._bury(message, "not a task message")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self._bury(message, f"invalid task message: {exc}")
+
+    def _bury(self, message: Any, reason: str) -> None:
+        logger.error(
+            "A message goes to the dead letters: %s. Headers: %.200r", reason, getattr(message, "headers", None)
+        )
+        message.channel.qos.bury(str(message.delivery_tag), reason)
+
+    # -- shards -----------------------------------------------------------------------------
+
+    def _members_changed(self) -> None:
+        """From the observer's thread."""
+        super().call_soon(self._follow_members)
+        self.node.wake()
+
+    def _follow_members(self) -> None:
+        """Take over new shards with their backlog; let go of others with what has not started."""
+        if self.connection is None or self.task_consumer is None:
+            return
+        wanted, now = self.node.shards(), self._selected_shards()
+        for queue in sorted(now - wanted):
+            self.cancel_task_queue(queue)
+        if now - wanted:
+            self._let_go(frozenset(now - wanted))
+        for queue in sorted(wanted - now):
+            self.add_task_queue(queue)
+
+    def _let_go(self, queues: frozenset[str]) -> None:
+        given = set(self.node.give_back_idle(queues))
+        waiting = [*state.reserved_requests, *getattr(state, "scheduled_requests", ())]
+        for request in waiting:
+            if request.claim in given:
+                if request._eta_timer_entry is not None:
+                    self.timer.cancel(request._eta_timer_entry)
+                    self.qos.decrement_eventually()
+                request.leave()
+
+    def _select_shards(self) -> None:
+        """Before Celery reasserts what it consumes: the shards that are ours now."""
+        wanted, queues = self.node.shards(), self.app.amqp.queues
+        for queue in self._selected_shards() - wanted:
+            queues.deselect(queue)
+        for queue in sorted(wanted):
+            queues.select_add(queues[queue])
+
+    def _selected_shards(self) -> set[str]:
+        return {name for name in self.app.amqp.queues.consume_from if self.node.is_shard(name)}
+
+    # -- leaving ----------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """A warm shutdown begins: the shards move at once, what has not started goes back."""
+        self.node.drain()
+        super().stop()
+        self.node.give_back_idle()
+
+    def shutdown(self) -> None:
+        """The pool is gone: say goodbye before the connection goes."""
+        self.perform_pending_operations()
+        self.node.close()
+        super().shutdown()

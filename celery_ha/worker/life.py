@@ -1,0 +1,167 @@
+"""One incarnation of a node: its lease, what it holds, and the two threads that keep and judge.
+
+The threads never touch Celery's loop; they note what happened and ring :attr:`Life.on_change`.
+A thread that fails says so in the log and goes on: a renewer that dies in silence would be a death.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+from celery_ha.brokers.ledger import Ledger
+from celery_ha.errors import Fenced, StoreUnavailable
+from celery_ha.failover.keeper import Keeper
+from celery_ha.failover.observer import Observed, Observer
+from celery_ha.model import Node
+from celery_ha.worker.page import TrustPage
+
+logger = logging.getLogger(__name__)
+
+#: Seconds before a thread that failed unexpectedly tries again.
+AGAIN = 1.0
+
+
+class Life:
+    """From opening a lease to its end.
+
+    Args:
+        keeper: opened already.
+        observer: of the same lease.
+        ledger: of the same lease.
+        page: where the trust is told to the pool's children.
+        wait: sleeps until the node's own bell rings in the store, at most the given seconds.
+        suspected: names of the nodes whose heartbeats are missing.
+        on_change: called from a thread when the lease is fenced, or when members changed.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        observer: Observer,
+        ledger: Ledger,
+        page: TrustPage,
+        *,
+        wait: Callable[[float], bool],
+        suspected: Callable[[], frozenset[str]],
+        on_observed: Callable[[Observed], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self.keeper = keeper
+        self.ledger = ledger
+        #: When the main loop last turned; None where it turns too seldom to tell (rule 10).
+        self.pulse: float | None = None
+        self.fenced = False
+        self.members: tuple[Node, ...] = ()
+        self._observer = observer
+        self._page = page
+        self._wait = wait
+        self._suspected = suspected
+        self._on_observed = on_observed
+        self._on_change = on_change
+        self._refused = False
+        self._kick = threading.Event()
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._keep, name="ha-keeper", daemon=True),
+            threading.Thread(target=self._observe, name="ha-observer", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Trust is told and the threads run."""
+        self._tell()
+        for thread in self._threads:
+            thread.start()
+
+    def refused(self) -> None:
+        """The broker does not know our lease: have the keeper look into it at once."""
+        self._refused = True
+        self._kick.set()
+
+    def end(self) -> None:
+        """Stop both threads; the lease itself is left as it is."""
+        self._over.set()
+        self._kick.set()
+        self._page.write("", float("-inf"))
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=AGAIN)
+
+    # -- keeping ----------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        while not self._over.is_set():
+            again_in = AGAIN
+            try:
+                again_in = self._keep_once()
+            except Fenced:
+                self._lost()
+                return
+            except Exception:
+                logger.exception("Renewing lease %s failed; trying again in %s s", self.keeper.lease, AGAIN)
+            self._kick.wait(again_in)
+            self._kick.clear()
+
+    def _keep_once(self) -> float:
+        try:
+            if self._refused:
+                self.keeper.refused()
+                self._refused = False
+            kept = self.keeper.step(self.pulse)
+        except StoreUnavailable:
+            return AGAIN
+        finally:
+            self._tell()
+        if kept.wedged:
+            logger.critical("The worker's main loop does not turn; lease %s is not renewed", self.keeper.lease)
+        return kept.again_in
+
+    def _tell(self) -> None:
+        if not self._over.is_set():
+            self._page.write(self.keeper.lease, self.keeper.trusted_until)
+
+    def _lost(self) -> None:
+        logger.error("Lease %s was fenced: what this node held has moved on", self.keeper.lease)
+        self.fenced = True
+        self._on_change()
+
+    # -- observing --------------------------------------------------------------------------
+
+    def _observe(self) -> None:
+        while not self._over.is_set() and not self.fenced:
+            again_in = AGAIN
+            try:
+                again_in = self._observe_once()
+            except Exception:
+                logger.exception("Observing failed; trying again in %s s", AGAIN)
+            self._pause(again_in)
+
+    def _observe_once(self) -> float:
+        observed = self._observer.step(self._suspected())
+        if observed.look is not None:
+            if observed.members != self.members:
+                self.members = observed.members
+                self._on_change()
+        else:
+            # Our own connection may be the one that dropped: trust nothing until a renewal says so.
+            self.keeper.dropped()
+            self._kick.set()
+        self._on_observed(observed)
+        return observed.again_in
+
+    def _pause(self, seconds: float) -> None:
+        """Until the next look is due, or the members changed."""
+        until = monotonic() + seconds
+        if seconds <= 0:
+            return
+        try:
+            self._wait(seconds)
+        except StoreUnavailable:
+            self.keeper.dropped()
+            self._kick.set()
+            self._over.wait(max(0.0, min(0.1, until - monotonic())))
+        except Exception:
+            logger.exception("Waiting for the store failed")
+            self._over.wait(AGAIN)

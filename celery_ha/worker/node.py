@@ -1,0 +1,318 @@
+"""The node a worker is: its current life, and what channels and requests need of it."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+from celery.worker import state
+
+from celery_ha.brokers.ledger import Ledger
+from celery_ha.brokers.redis import RedisBroker
+from celery_ha.brokers.transport import BATCH
+from celery_ha.config import Config
+from celery_ha.detector import Patience
+from celery_ha.errors import Fenced, StoreUnavailable
+from celery_ha.failover.keeper import Keeper
+from celery_ha.failover.observer import Observed, Observer, Pace
+from celery_ha.model import Ending, Node
+from celery_ha.store.base import Store
+from celery_ha.worker.life import Life
+from celery_ha.worker.page import TrustPage
+from celery_ha.worker.shards import owned_shards
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at what the broker has in flight for us (rule 2).
+STOCK_EVERY = 30.0
+#: Task ids whose busy locks are remembered.
+BUSY_MEMORY = 10_000
+
+
+class WorkerNode:
+    """A worker's main process, through all its leases. Implements ``brokers.intake.Intake``.
+
+    Args:
+        name: Celery node name.
+        queues: base names of the queues it consumes.
+        concurrency: pool size, its weight in the ring.
+        config: settings.
+        store: leases, court, locks.
+        broker: for the main loop; ``control`` is its twin for the threads, with short timeouts.
+        serial: the pool runs a task inside the read (solo): claim one at a time.
+        watch_loop: the main loop turns all the time, so its silence means it is wedged (rule 10).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        queues: tuple[str, ...],
+        concurrency: int,
+        config: Config,
+        store: Store,
+        broker: RedisBroker,
+        control: RedisBroker,
+        *,
+        serial: bool = False,
+        watch_loop: bool = False,
+    ) -> None:
+        self.name = name
+        self.queues = queues
+        self.config = config
+        self.store = store
+        self.broker = broker
+        self.page = TrustPage()
+        #: Pool size now.
+        self.concurrency: Callable[[], int] = lambda: concurrency
+        #: Wakes the main loop, from any thread.
+        self.wake: Callable[[], None] = lambda: None
+        #: Runs a function on the main loop after some seconds.
+        self.later: Callable[[float, Callable[[], None]], Any] = lambda _delay, call: call()
+        #: Called from a thread when membership changed.
+        self.on_members: Callable[[], None] = lambda: None
+        #: Called from a thread with every step of the observer.
+        self.on_observed: Callable[[Observed], None] = lambda _observed: None
+        self.suspected: Callable[[], frozenset[str]] = frozenset
+        self._control = control
+        self._serial = serial
+        self._watch_loop = watch_loop
+        self._weight = concurrency
+        self._shards = {queue: count for queue, count in config.queues.items() if queue in queues}
+        self._stock_due = 0.0
+        self._busy: OrderedDict[str, int] = OrderedDict()
+        self._life: Life | None = None
+
+    # -- life -------------------------------------------------------------------------------
+
+    @property
+    def life(self) -> Life:
+        if self._life is None:
+            raise Fenced("this node has no lease")
+        return self._life
+
+    def open(self) -> None:
+        """Take a new lease and start to keep it.
+
+        Raises:
+            StoreUnavailable: store or broker were not reached; nothing holds anything, try again.
+
+        **Failure:** see :meth:`celery_ha.failover.keeper.Keeper.open`.
+        """
+        self._shards = {queue: self._control.widest(queue, count) for queue, count in self._shards.items()}
+        node = Node(uuid4().hex, self.name, self._weight, self.queues, ttl=self.config.lease_ttl)
+        keeper = Keeper(
+            node, self.store.leases, self._control,
+            clock=monotonic, margin=self.config.trust_margin, wedged_after=self.config.wedged_after,
+        )
+        keeper.open()
+        observer = Observer(
+            node.lease, self.store.court, self._control, self.store.locks,
+            clock=monotonic, ttl=self.config.lease_ttl,
+            pace=Pace(self.config.look_every),
+            patience=Patience(confirm_after=self.config.confirm_after),
+        )
+        self._life = Life(
+            keeper, observer, Ledger(node.lease, self._on_owed), self.page,
+            wait=lambda seconds: self.store.leases.wait(node.lease, seconds),
+            suspected=lambda: self.suspected(),
+            on_observed=lambda observed: self.on_observed(observed),
+            on_change=self._on_change,
+        )
+        self._life.start()
+        logger.info("Opened lease %s as %s", node.lease, self.name)
+
+    def ensure_open(self) -> None:
+        """The zombie's way back: a fenced node goes on under a new lease."""
+        if self._life is None or self._life.fenced or self._life.keeper.over:
+            if self._life is not None:
+                self._life.end()
+            self.open()
+
+    def drain(self) -> None:
+        """Give the shards away at once; what runs goes on."""
+        self._weight = 0
+        try:
+            self.life.keeper.offer(weight=0)
+        except (StoreUnavailable, Fenced):
+            logger.warning("Could not tell the others that %s drains; they will see it leave", self.name)
+
+    def close(self) -> bool:
+        """Give back what is left and say goodbye.
+
+        Returns:
+            True if the lease held nothing any more; False: the leader recovers what it held (rule 7).
+        """
+        life = self._life
+        if life is None:
+            return True
+        clean = False
+        if not life.fenced:
+            for claim in life.ledger.held():
+                life.ledger.end(claim, Ending.RELEASE)
+            try:
+                self.take_stock()
+                self._pay()
+            except StoreUnavailable as exc:
+                logger.warning("What %s still held is left to the leader: %s", self.name, exc)
+            clean = life.keeper.goodbye()
+        life.end()
+        self._life = None
+        return clean
+
+    # -- intake -----------------------------------------------------------------------------
+
+    @property
+    def lease(self) -> str:
+        return self.life.keeper.lease
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.life.ledger
+
+    @property
+    def batch_limit(self) -> int:
+        if not self.life.keeper.trusted:
+            return 0
+        return 1 if self._serial else BATCH
+
+    def free_slots(self) -> int:
+        return max(0, self.concurrency() - len(state.reserved_requests))
+
+    def check(self) -> None:
+        life = self.life
+        if life.fenced:
+            raise Fenced
+        if self._watch_loop:
+            life.pulse = monotonic()
+
+    def refused(self) -> None:
+        self.life.refused()
+
+    def between_claims(self) -> None:
+        """No claim is under way on the channel: the moment for taking stock."""
+        if monotonic() >= self._stock_due:
+            self.take_stock()
+
+    def take_stock(self) -> None:
+        """Give back claims that the broker has for us and that we never saw (rule 2).
+
+        Raises:
+            StoreUnavailable: the broker was not reached.
+        """
+        ledger = self.ledger
+        lost = ledger.strangers(self.broker.held(ledger.lease))
+        if lost:
+            logger.warning("Giving back %d messages whose delivery was lost on the way", len(lost))
+            ledger.adopt(lost)
+        self._stock_due = monotonic() + STOCK_EVERY
+
+    # -- requests ---------------------------------------------------------------------------
+
+    def start(self, claim: str) -> bool:
+        """The write without which no body runs (rule 1).
+
+        Returns:
+            False: the attempt must not start; its message is elsewhere, given back, or found by
+            :meth:`take_stock`.
+        """
+        life = self.life
+        ledger = life.ledger
+        if not self.holds(claim):
+            return False
+        if not life.keeper.trusted:
+            ledger.defer(claim)
+            ledger.end(claim, Ending.RELEASE)
+            return False
+        if ledger.started(claim):
+            return ledger.run(claim)
+        return self._ask(ledger, claim) and ledger.run(claim)
+
+    def marked(self, claim: str) -> bool:
+        """Whether the broker has this attempt marked started already."""
+        return self.holds(claim) and self.life.ledger.started(claim)
+
+    def holds(self, claim: str) -> bool:
+        """Whether the claim is in this node's hands, under its current lease."""
+        life = self._life
+        return life is not None and not life.fenced and life.ledger.holds(claim)
+
+    def _ask(self, ledger: Ledger, claim: str) -> bool:
+        owed = ledger.owed()
+        try:
+            granted = self.broker.start(ledger.lease, claim, settle=owed)
+        except StoreUnavailable as exc:
+            logger.warning("Could not ask to start claim %s: %s", claim, exc)
+            ledger.forget(claim)
+            self._stock_due = 0.0
+            return False
+        if granted:
+            ledger.confirmed(owed)
+        else:
+            ledger.forget(claim)
+            self.refused()
+        return granted
+
+    def defer(self, claim: str) -> None:
+        """A started attempt did not run its body after all and waits."""
+        if self._life is not None:
+            self._life.ledger.defer(claim)
+
+    def give_back(self, claim: str) -> None:
+        """To the front of its queue, not counted as an attempt."""
+        if self._life is not None:
+            self._life.ledger.defer(claim)
+            self._life.ledger.end(claim, Ending.RELEASE)
+
+    def give_back_idle(self, queues: frozenset[str] | None = None) -> tuple[str, ...]:
+        """Give back every claim that the gate has not let through, of these queues or of all."""
+        ledger = self.ledger
+        given = []
+        for claim in ledger.idle():
+            source = ledger.source(claim) or ""
+            if queues is None or self.broker.layout.queue(source) in queues:
+                self.give_back(claim)
+                given.append(claim)
+        return tuple(given)
+
+    def times_busy(self, task: str) -> int:
+        """How often this task found its lock busy here before."""
+        times = self._busy.pop(task, -1) + 1
+        self._busy[task] = times
+        if len(self._busy) > BUSY_MEMORY:
+            self._busy.popitem(last=False)
+        return times
+
+    # -- shards -----------------------------------------------------------------------------
+
+    def shards(self) -> frozenset[str]:
+        """The shards this node consumes now."""
+        return owned_shards(self.name, self._shards, self._known_members())
+
+    def is_shard(self, queue: str) -> bool:
+        base, _, index = queue.rpartition(".")
+        return base in self._shards and index.isdecimal()
+
+    def _known_members(self) -> tuple[Node, ...]:
+        life = self.life
+        me = replace(life.keeper.node, weight=self._weight, opened=float("inf"))
+        return (*(node for node in life.members if node.lease != me.lease), me)
+
+    # -- inside -----------------------------------------------------------------------------
+
+    def _on_owed(self) -> None:
+        self.wake()
+
+    def _on_change(self) -> None:
+        self.on_members()
+        self.wake()
+
+    def _pay(self) -> None:
+        ledger = self.ledger
+        owed = ledger.owed()
+        if owed and self.broker.settle(ledger.lease, owed):
+            ledger.confirmed(owed)

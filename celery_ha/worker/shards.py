@@ -1,0 +1,28 @@
+"""Which queues a worker consumes: its base queues and its share of their shards. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from celery_ha.keys import shard_names
+from celery_ha.model import Node
+from celery_ha.ring import Member, assign
+
+
+def owned_shards(me: str, queues: Mapping[str, int], nodes: Iterable[Node]) -> frozenset[str]:
+    """The shards that the node named ``me`` consumes.
+
+    Every node computes this from the same members, so nobody assigns anything. Where a name is there
+    twice, a dead incarnation not yet fenced and its successor, the younger one counts.
+
+    Args:
+        queues: shards by sharded queue, of the queues that ``me`` consumes.
+        nodes: the registered nodes; one of weight 0 drains and owns nothing.
+    """
+    newest = {node.name: node for node in sorted(nodes, key=lambda node: (node.opened, node.lease))}
+    mine: set[str] = set()
+    for queue, count in queues.items():
+        members = [Member(n.name, n.weight) for n in newest.values() if queue in n.queues and n.weight > 0]
+        owners = assign(shard_names(queue, count), members)
+        mine.update(shard for shard, owner in owners.items() if owner == me)
+    return frozenset(mine)

@@ -1,0 +1,34 @@
+"""The worker step that makes a Celery worker a node."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Any
+
+from celery import bootsteps
+
+from celery_ha.worker.banner import banner
+from celery_ha.worker.starts import Starts
+
+
+class LeaseStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Opens the lease when the worker is put together: before it connects, before it forks."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def create(self, w: Any) -> None:
+        ha = w.app.ha
+        ha.open_node(w)
+        store = weakref.ref(ha.store)
+        # A child that kept the lease's sockets open would hide its parent's death.
+        os.register_at_fork(after_in_child=lambda: _drop(store()))
+        if w.hub is not None:
+            w._process_task = Starts(w._process_task, w.hub.call_soon, ha.node.marked)
+        extra = w.extra_info
+        w.extra_info = lambda: banner(ha) + (extra() or "")
+
+
+def _drop(store: Any) -> None:
+    if store is not None:
+        store.close_inherited()

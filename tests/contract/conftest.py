@@ -1,0 +1,157 @@
+"""One suite, two stores: what a test may do to either."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import pytest
+import redis
+
+from celery_ha.errors import StoreUnavailable
+from celery_ha.model import LeaseState, Node, Renewal, Verdict
+from celery_ha.store.base import Store
+from celery_ha.store.memory import MemoryServer, MemoryStore
+from celery_ha.store.redis import OWNED_BY_A_LEASE, PERMANENT, RedisStore
+
+PREFIX = "_ha:"
+
+
+class Backend(Protocol):
+    """A store server under test."""
+
+    def client(self) -> Any: ...
+
+    def wipe(self) -> None: ...
+
+    def kill_connections(self, client: Store) -> None: ...
+
+    def pass_time(self, seconds: float) -> None: ...
+
+
+class MemoryBackend:
+    def __init__(self) -> None:
+        self.clock = 1000.0
+        self.server = MemoryServer(lambda: self.clock)
+
+    def client(self) -> MemoryStore:
+        return MemoryStore(self.server)
+
+    def wipe(self) -> None:
+        self.server.wipe()
+
+    def kill_connections(self, client: MemoryStore) -> None:
+        client.disconnect()
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock += seconds
+
+    def check_leaks(self) -> None:
+        memory = self.server.memory
+        for name, lock in memory.locks.items():
+            owner = lock.holder.lease
+            assert lock.until is not None or owner in memory.counters or owner in memory.fenced, name
+
+
+class RedisBackend:
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.admin = redis.Redis.from_url(url)
+        self.admin.flushall()
+        self.clients: list[RedisStore] = []
+
+    def client(self) -> RedisStore:
+        client = RedisStore(self.url)
+        self.clients.append(client)
+        return client
+
+    def wipe(self) -> None:
+        self.admin.flushall()
+
+    def kill_connections(self, client: RedisStore) -> None:
+        for link in (client._a, client._b):
+            self.admin.client_kill_filter(_id=link.id)
+
+    def pass_time(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.admin.close()
+
+    def check_leaks(self) -> None:
+        leases = {*self.admin.hkeys(PREFIX + "leases"), *self.admin.hkeys(PREFIX + "fenced")}
+        owners = [lease.decode() for lease in leases]
+        for raw in self.admin.scan_iter(PREFIX + "*"):
+            key = raw.decode()[len(PREFIX) :]
+            if self.admin.ttl(raw) >= 0 or key in PERMANENT:
+                continue
+            assert key.startswith(OWNED_BY_A_LEASE), f"{key} has no TTL, is not permanent and belongs to no lease"
+            if key.startswith("lock:"):
+                owner = self.admin.hget(raw, "lease").decode()
+            else:
+                owner = key.partition(":")[2].rpartition(".")[0] or key.partition(":")[2]
+            assert owner in owners, f"{key} outlived its lease"
+
+
+@pytest.fixture(params=["memory", "redis"])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    if request.param == "memory":
+        memory = MemoryBackend()
+        yield memory
+        memory.check_leaks()
+    else:
+        server = RedisBackend(request.getfixturevalue("redis_server").url)
+        try:
+            yield server
+            server.check_leaks()
+        finally:
+            server.close()
+
+
+class Member:
+    """A node of a test: its client, its lease and what it is usually asked to do."""
+
+    def __init__(self, store: Any, lease: str, ttl: float, **fields: Any) -> None:
+        self.store = store
+        self.lease = lease
+        self.node = Node(lease=lease, name=f"{lease}@host", ttl=ttl, **fields)
+        self.epoch = ""
+
+    def open(self) -> str:
+        self.epoch = self.store.leases.open(self.node)
+        return self.epoch
+
+    def renew(self) -> Renewal:
+        """Renew; a lost connection is found out by the first attempt."""
+        try:
+            return self.store.leases.renew(self.lease)
+        except StoreUnavailable:
+            return self.store.leases.renew(self.lease)
+
+    @property
+    def state(self) -> LeaseState:
+        return self.renew().state
+
+    def judge(self, other: Member, reason: str = "renewals stood still") -> Verdict:
+        look = self.store.court.look()
+        return Verdict(other.lease, reason, look.counters[other.lease], look.nodes[other.lease].connections)
+
+    def fence(self, other: Member) -> bool:
+        term = self.store.court.elect(self.lease)
+        return self.store.court.fence(term, self.lease, self.judge(other))
+
+
+@pytest.fixture
+def member(backend: Backend) -> Callable[..., Member]:
+    """Open a node under a lease of this name."""
+
+    def make(lease: str, *, open_it: bool = True, ttl: float = 10.0, **fields: Any) -> Member:
+        made = Member(backend.client(), lease, ttl, **fields)
+        if open_it:
+            made.open()
+        return made
+
+    return make

@@ -1,0 +1,42 @@
+"""What goes wrong in one seed: which kinds of faults, how often, when. Everything from one Random.
+
+Each seed draws a few kinds only (swarm testing): a history with many pauses and no crash finds
+what one with everything at once drowns.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+#: Faults at a single call of a port.
+CALL_FAULTS = ("crash_before", "crash_after", "lost_reply", "pause_before", "pause_after", "slow_before", "slow_after")
+#: Faults at a point in time.
+TIMED_FAULTS = (
+    "kill", "power", "pause", "suspend", "drop", "blackhole", "stall", "restart", "wipe",
+    "clock_step", "stuck_observer", "wedge", "child_killed", "leave", "join", "slow_look", "outage",
+)  # fmt: skip
+
+_WEIGHT = {"crash_before": 1, "crash_after": 1, "lost_reply": 3, "pause_before": 1, "pause_after": 2}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The faults of one seed."""
+
+    call_rate: float
+    call_kinds: tuple[str, ...]
+    call_weights: tuple[int, ...]
+    timed: tuple[tuple[float, str], ...]
+
+    @classmethod
+    def draw(cls, rng: random.Random, chaos: float) -> Plan:
+        kinds = tuple(kind for kind in CALL_FAULTS if rng.random() < 0.6)
+        menu = [kind for kind in TIMED_FAULTS if rng.random() < 0.5] or ["kill"]
+        if "wipe" in menu and "clock_step" in menu:
+            # Tokens and terms restart at the server's time after a wipe: they grow if it does.
+            menu.remove(rng.choice(["wipe", "clock_step"]))
+        count = rng.choice([1, 2, 3, 3, 4, 5, 7])
+        timed = sorted((rng.uniform(3.0, chaos), rng.choice(menu)) for _ in range(count))
+        weights = tuple(_WEIGHT.get(kind, 12) for kind in kinds)
+        return cls(rng.choice([0.0, 0.02, 0.06, 0.12]) if kinds else 0.0, kinds, weights, tuple(timed))

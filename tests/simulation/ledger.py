@@ -1,0 +1,266 @@
+"""What really happened, and the guarantees checked against it.
+
+The servers here are the product's memory servers, with every effect reported to a :class:`Ledger`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from celery_ha.brokers.memory import MemoryBrokerServer
+from celery_ha.model import Claim, Ending, Grant, Holder, Settlement
+from celery_ha.store.memory import MemoryServer
+
+if TYPE_CHECKING:
+    from tests.simulation.worker import Process
+
+#: Seconds a lock stays in trust here.
+INHERIT = 20.0
+
+
+class Violation(AssertionError):
+    """A guarantee was broken."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a simulated message says."""
+
+    number: int
+    task: str
+    duration: float
+    lock: str | None
+
+    def payload(self) -> bytes:
+        return json.dumps({
+            "body": json.dumps([self.number, self.duration, self.lock]),
+            "headers": {"id": self.task, "eta": None},
+            "properties": {"delivery_info": {}, "priority": 0},
+        }).encode()  # fmt: skip
+
+    @classmethod
+    def read(cls, payload: bytes) -> Message:
+        envelope = json.loads(payload)
+        number, duration, lock = json.loads(envelope["body"])
+        return cls(number, envelope["headers"]["id"], duration, lock)
+
+
+@dataclass
+class Ledger:
+    """Everything the guarantees speak of."""
+
+    now: Callable[[], float]
+    trace: Callable[..., None]
+    processes: dict[str, Process] = field(default_factory=dict)
+    #: Message numbers whose publish returned, and those whose claim was acknowledged.
+    accepted: set[int] = field(default_factory=set)
+    acked: set[int] = field(default_factory=set)
+    published: set[int] = field(default_factory=set)
+    #: Message numbers of which a body ran to its end.
+    finished: set[int] = field(default_factory=set)
+    #: Claim ids ever marked started, ever launched, ever checked by their body before a write.
+    marked: set[str] = field(default_factory=set)
+    launched: set[str] = field(default_factory=set)
+    checked: set[str] = field(default_factory=set)
+    fences: dict[str, str] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+    terms: int = 0
+    #: Who was granted each lock last and has not been released, ended or settled as finished.
+    owners: dict[str, tuple[Holder, float]] = field(default_factory=dict)
+    fence_times: list[tuple[float, str, str]] = field(default_factory=list)
+    #: Claims moved by recoveries since the caller last looked here.
+    moving: list[Claim] = field(default_factory=list)
+    #: Claims given back by their own lease.
+    let_go: set[str] = field(default_factory=set)
+    _claimed: dict[str, int] = field(default_factory=dict)
+    _read: dict[bytes, Message] = field(default_factory=dict)
+
+    def message(self, payload: bytes) -> Message:
+        found = self._read.get(payload)
+        if found is None:
+            found = self._read[payload] = Message.read(payload)
+        return found
+
+    # G1: a message is in exactly one place until its ack, and the ack comes from a body that ended.
+
+    def check_places(self, broker: MemoryBrokerServer) -> None:
+        seen: set[int] = set()
+        places = [payload for queue in broker.queues.values() for payload in queue]
+        places += [claim.payload for flight in broker.flights.values() for claim in flight.values()]
+        for payload in places:
+            number = self.message(payload).number
+            if number in seen or number in self.acked:
+                raise Violation(f"G1: message {number} is in two places")
+            seen.add(number)
+        lost = self.accepted - seen - self.acked
+        if lost:
+            raise Violation(f"G1: messages {sorted(lost)} are nowhere")
+
+    def ended(self, claim: Claim, settlement: Settlement) -> None:
+        number = self.message(claim.payload).number
+        if settlement.ending is Ending.ACK:
+            if number not in self.finished:
+                raise Violation(f"G1: message {number} was acknowledged and never ran")
+            self.acked.add(number)
+        elif settlement.ending is Ending.RELEASE:
+            self.let_go.add(claim.id)
+
+    # G2: no start without the mark, no mark after the fence, no second run of what was not marked.
+
+    def launch(self, claim: Claim, process: Process, broker: MemoryBrokerServer) -> None:
+        record = broker.flights.get(claim.lease, {}).get(claim.id)
+        shut = claim.lease in broker.fenced
+        self.trace("launch", claim.id, self.message(claim.payload).number)
+        if claim.id in self.launched:
+            raise Violation(f"G2: claim {claim.id} runs twice")
+        if claim.id not in self.marked:
+            raise Violation(f"G2: claim {claim.id} runs without the mark")
+        if not shut and (record is None or not record.started):
+            raise Violation(f"G2: claim {claim.id} runs and is not in flight as started")
+        if shut and not process.troubled("suspend", "drop"):
+            raise Violation(f"G2: claim {claim.id} starts after the fence of its lease ({self.fences.get(claim.lease)})")
+        self.launched.add(claim.id)
+
+    def put_back(self, claim: Claim) -> None:
+        if claim.id in self.launched and not claim.started:
+            raise Violation(f"G2: claim {claim.id} ran and counts as not started")
+
+    def marks(self, claim: Claim, broker: MemoryBrokerServer) -> None:
+        if claim.lease in broker.fenced:
+            raise Violation(f"G2: {claim.lease} started {claim.id} after its fence")
+        self.marked.add(claim.id)
+
+    # G2, second half: a late result of a fenced lease changes nothing.
+
+    def result(self, claim: Claim, number: int, broker: MemoryBrokerServer) -> None:
+        moved = claim.lease in broker.fenced or claim.id not in broker.flights.get(claim.lease, {})
+        if moved and claim.id not in self.checked:
+            raise Violation(f"G2: a result of {claim.id} came after its fence and was not checked")
+        self.finished.add(number)
+
+    # G3: one holder, tokens grow, nobody overtakes an interrupted task.
+
+    def granted(self, name: str, holder: Holder, grant: Grant, store: MemoryServer, broker: MemoryBrokerServer) -> None:
+        if grant.token is None or grant.again:
+            return
+        self.trace("lock", name, holder, grant.token)
+        if grant.token <= self.tokens.get(name, 0):
+            raise Violation(f"G3: token of {name} fell from {self.tokens[name]} to {grant.token}")
+        self.tokens[name] = grant.token
+        if holder.claim.rpartition(".")[0] in store.memory.fenced or holder.claim.rpartition(".")[0] in broker.fenced:
+            raise Violation(f"G3: {name} granted to {holder.claim} of a fenced lease")
+        before, at = self.owners.get(name, (None, 0.0))
+        self.owners[name] = (holder, self.now())
+        if before is None or before.claim == holder.claim:
+            return
+        if before.claim in broker.flights.get(before.lease, {}) and store.is_open(before.lease):
+            raise Violation(f"G3: {name} has two holders, {before} and {holder}")
+        over = self._claimed.get(before.claim) in self.acked or before.claim in self.let_go
+        if before.task != holder.task and not over and self.now() - at < INHERIT - 5:
+            raise Violation(f"G3: {holder} overtook the interrupted {before} on {name}")
+
+    def claimed(self, claim: Claim) -> None:
+        self._claimed[claim.id] = self.message(claim.payload).number
+
+    def check_locks(self, store: MemoryServer, broker: MemoryBrokerServer) -> None:
+        """Once everything is done: a lock whose claim ended is free, or in trust until that runs out."""
+        for name, lock in store.memory.locks.items():
+            holder = lock.holder
+            if lock.until is None and store.is_open(holder.lease) and holder.claim not in broker.flights[holder.lease]:
+                raise Violation(f"G3: {name} is held for good by the ended {holder}")
+
+    def freed(self, claims: set[str]) -> None:
+        for name in [name for name, (holder, _) in self.owners.items() if holder.claim in claims]:
+            del self.owners[name]
+
+    def released(self, name: str, holder: Holder) -> None:
+        if name in self.owners and self.owners[name][0] == holder:
+            del self.owners[name]
+
+    # G5: no false deaths.
+
+    def fenced(self, lease: str, reason: str) -> None:
+        self.trace("fenced", lease, reason)
+        self.fences.setdefault(lease, reason)
+        process = self.processes.get(lease)
+        if process is not None and not reason.startswith("closed") and not process.excused(lease):
+            raise Violation(f"G5: {lease} was healthy and was fenced: {reason}")
+
+    # Rule 18: order.
+
+    def check_order(self, claims: list[Claim], broker: MemoryBrokerServer) -> None:
+        number_of = {self.message(claim.payload).number: claim.number for claim in claims}
+        for source, queue in broker.queues.items():
+            found = [number_of[n] for n in (self.message(p).number for p in queue) if n in number_of]
+            if found != sorted(found):
+                raise Violation(f"order: {source} has claims in the order {found}")
+
+
+class TrackedBroker(MemoryBrokerServer):
+    """A memory broker that reports its effects."""
+
+    def __init__(self, now: Callable[[], float], ledger: Ledger) -> None:
+        super().__init__(now)
+        self.ledger = ledger
+
+    def pop(self, lease: str, source: str, *, started: bool) -> Claim | None:
+        claim = super().pop(lease, source, started=started)
+        if claim is not None:
+            self.ledger.claimed(claim)
+            if claim.started:
+                self.ledger.marks(claim, self)
+        return claim
+
+    def end(self, lease: str, settlement: Settlement) -> bool:
+        claim = self.flights[lease].get(settlement.claim)
+        done = super().end(lease, settlement)
+        if done and claim is not None:
+            self.ledger.ended(claim, settlement)
+        return done
+
+    def put_back(self, claim: Claim, payload: bytes) -> bool:
+        record = self.flights.get(claim.lease, {}).get(claim.id)
+        done = super().put_back(claim, payload)
+        if done and record is not None:
+            self.ledger.moving.append(record)
+            self.ledger.put_back(record)
+        return done
+
+    def shut(self, lease: str) -> None:
+        known = lease in self.fenced
+        super().shut(lease)
+        if not known and lease not in self.ledger.fences:
+            self.ledger.fenced(lease, "stranger")
+
+
+class TrackedStore(MemoryServer):
+    """A memory store that reports its fences."""
+
+    def __init__(self, now: Callable[[], float], ledger: Ledger) -> None:
+        super().__init__(now)
+        self.ledger = ledger
+
+    def fence_member(self, lease: str, term: int, reason: str) -> None:
+        super().fence_member(lease, term, reason)
+        self.ledger.fenced(lease, reason)
+
+
+def effect(ledger: Ledger, name: str, args: tuple[Any, ...], result: Any, world: Any) -> None:
+    """Report the effect of one port call."""
+    if name == "start" and result:
+        claim = world.broker.flights[args[0]][args[1]]
+        ledger.marks(claim, world.broker)
+        ledger.checked.add(claim.id)
+    elif name == "acquire":
+        ledger.granted(args[0], args[1], result, world.store, world.broker)
+    elif name == "release" and result:
+        ledger.released(args[0], args[1])
+    elif name == "ended":
+        ledger.freed(set(args[0]))
+    elif name in ("elect", "depose") and result is not None:
+        if result < ledger.terms:
+            raise Violation(f"rule 12: term fell from {ledger.terms} to {result}")
+        ledger.terms = result

@@ -1,0 +1,259 @@
+"""One mutant a rule: the rule switched off, which the simulation must notice.
+
+A mutant overrides a part of the model or patches a name of the product for as long as it is applied;
+the product itself has no switches.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from unittest.mock import patch
+
+from celery_ha import detector
+from celery_ha.brokers.memory import MemoryBroker
+from celery_ha.failover import recovery
+from celery_ha.failover.keeper import Keeper
+from celery_ha.failover.observer import Observer
+from celery_ha.model import Claim, Look
+from tests.simulation.ledger import TrackedBroker, TrackedStore
+from tests.simulation.worker import Process
+from tests.simulation.world import Producer
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A rule that is off."""
+
+    #: What is off, as a sentence.
+    what: str
+    #: Words of the violation by which it is found; the first is what people are told.
+    breaks: tuple[str, ...]
+    #: Seeds within which it must be found.
+    within: int
+    parts: dict[str, type] = field(default_factory=dict)
+    #: (owner, name, replacement)
+    patches: tuple[tuple[Any, str, Any], ...] = ()
+
+    @contextmanager
+    def applied(self) -> Iterator[dict[str, type]]:
+        """Switch the rule off; gives the classes for :class:`~tests.simulation.world.World`."""
+        with ExitStack() as stack:
+            for owner, name, value in self.patches:
+                stack.enter_context(patch.object(owner, name, value))
+            yield self.parts
+
+
+class StartsWithoutAsking(Process):
+    def ask_start(self, lease: str, claim: Claim) -> bool:
+        return True
+
+
+class LaunchesWithoutTrust(Process):
+    def may_run(self) -> bool:
+        return True
+
+
+class ForgetsWhatItHolds(Process):
+    def reconcile(self, lease: str) -> None:
+        self.reconcile_at = float("inf")
+
+
+class FreesNothing(Process):
+    def free(self, claims: tuple[str, ...]) -> None:
+        pass
+
+
+class RenewsWedged(Process):
+    def renew(self, keeper: Keeper) -> float:
+        return keeper.step().again_in
+
+
+class ActsForItsCurrentLease(Process):
+    def lease_of(self, child: Any) -> str:
+        return self.lease
+
+
+class WritesUnchecked(Process):
+    def child_may_write(self, child: Any) -> bool:
+        return True
+
+
+class PublishesWithoutId(Producer):
+    def publish_id(self, n: int) -> None:
+        return None
+
+
+class FencesInTheStoreOnly(TrackedBroker):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.flights = defaultdict(dict)
+
+    def shut(self, lease: str) -> None:
+        super().shut(lease)
+        self.open.add(lease)
+
+    def put_back(self, claim: Claim, payload: bytes) -> bool:
+        self.open.discard(claim.lease)
+        try:
+            return super().put_back(claim, payload)
+        finally:
+            self.open.add(claim.lease)
+
+
+class CountsTokensFromOne(TrackedStore):
+    def next_token(self) -> int:
+        self.memory.token += 1
+        return self.memory.token
+
+
+_observe = detector.observe
+_recover = recovery.recover
+
+
+def _never_late(state: Any, look: Look, *, interval: float, patience: detector.Patience) -> Any:
+    patience = replace(patience, late_after=float("inf"))
+    return _observe(state, look, interval=interval, patience=patience)
+
+
+def _at_once(state: Any, look: Look, *, interval: float, patience: detector.Patience) -> Any:
+    return _observe(state, look, interval=interval, patience=replace(patience, confirm_after=0.0))
+
+
+def _step_on(self: Observer, suspected: Any = ()) -> Any:
+    """A failed look leaves the observation as it was, and no gap is seen either."""
+    before = self._state
+    done = _step(self, suspected)
+    if done.look is None:
+        self._state = before
+        self._interval = 100.0
+    return done
+
+
+def _one_by_one(fenced: Any, broker: Any, locks: Any, court: Any, *, strangers: Any = ()) -> Any:
+    done = [_recover([item], broker, locks, court) for item in fenced]
+    return [result for part in [*done, _recover([], broker, locks, court, strangers=strangers)] for result in part]
+
+
+def _leave_with_luggage(self: MemoryBroker, lease: str) -> bool:
+    self.server.flights.pop(lease, None)
+    self.server.open.discard(lease)
+    return True
+
+
+def _newest_to_the_front(self: MemoryBroker, claims: Any) -> int:
+    oldest_first = sorted(claims, key=lambda item: item[0].number)
+    return sum(self.server.put_back(claim, payload) for claim, payload in oldest_first)
+
+
+def _same_task_takes(server: Any, lock: Any, asking: Any) -> bool:
+    return bool(lock.holder.task == asking.task) or _may_take(server, lock, asking)
+
+
+def _only_the_last_id(self: MemoryBroker, publish_id: str) -> bool:
+    producer, _, number = publish_id.rpartition(".")
+    last, _ = self.server.published.get(producer, (-1, 0.0))
+    self.server.published[producer] = (int(number), 0.0)
+    return last == int(number)
+
+
+def _nothing(value: Any) -> Callable[..., Any]:
+    return lambda *args, **kwargs: value
+
+
+from celery_ha.failover import observer as _observer  # noqa: E402
+from celery_ha.failover.observer import _IDLE  # noqa: E402
+from celery_ha.store.memory import locks as _locks  # noqa: E402
+
+_may_take = _locks._may_take
+_watch_leader = Observer._watch_leader
+_step = Observer.step
+
+
+def _rounds_unwatched(self: Observer, look: Look, leader: Any, verdicts: Any) -> Any:
+    if not any(verdict.lease == leader.lease for verdict in verdicts):
+        return _IDLE
+    return _watch_leader(self, look, leader, verdicts)
+
+
+MUTANTS: dict[str, Mutant] = {
+    "rule_1_start_is_no_write": Mutant(
+        "a prefetched task starts without the script that marks it", ("G2",), 50, {"process": StartsWithoutAsking}
+    ),
+    "rule_1_deadline_not_looked_at": Mutant(
+        "nobody looks at the trust deadline right before the body", ("G2",), 1000, {"process": LaunchesWithoutTrust}
+    ),
+    "rule_2_held_not_read": Mutant(
+        "a node does not read what it holds after a reconnect", ("liveness",), 300, {"process": ForgetsWhatItHolds}
+    ),
+    "rule_3_late_look_counts": Mutant(
+        "a late look, or a gap between looks, starts nothing afresh", ("G5",), 500,
+        patches=((_observer, "observe", _never_late),),
+    ),
+    "rule_3_failed_look_counts": Mutant(
+        "a look that failed is no break in the observation", ("G5",), 500,
+        patches=((Observer, "step", _step_on),),
+    ),
+    "rule_3_absence_at_once": Mutant(
+        "the first look that misses the connections is enough", ("G5",), 500,
+        patches=((_observer, "observe", _at_once),),
+    ),
+    "rule_4_same_task_takes": Mutant(
+        "a doubled task takes the lock from its healthy twin", ("G3",), 1000,
+        patches=((_locks, "_may_take", _same_task_takes),),
+    ),
+    "rule_5_end_frees_nothing": Mutant(
+        "the end of a claim does not free its locks", ("liveness",), 300, {"process": FreesNothing}
+    ),
+    "rule_6_fenced_in_the_store_only": Mutant(
+        "the broker goes on accepting a fenced lease", ("G2",), 500, {"broker": FencesInTheStoreOnly}
+    ),
+    "rule_6_strangers_left": Mutant(
+        "claims of a lease that the store never knew are left where they are", ("liveness",), 1000,
+        patches=((Observer, "_ripe_strangers", _nothing([])),),
+    ),
+    "rule_7_luggage_left_behind": Mutant(
+        "a goodbye deletes the lease with what it holds", ("G1",), 500,
+        patches=((MemoryBroker, "leave", _leave_with_luggage),),
+    ),
+    "rule_8_no_trust": Mutant(
+        "the lock of an interrupted task is freed", ("G3",), 500, patches=((recovery, "_restarted", _nothing({})),)
+    ),
+    "rule_10_no_deputies": Mutant(
+        "nobody deposes a dead leader", ("liveness",), 100, patches=((Observer, "_watch_leader", _nothing(_IDLE)),)
+    ),
+    "rule_10_rounds_unwatched": Mutant(
+        "a leader that judges nobody keeps the office", ("liveness",), 1000,
+        patches=((Observer, "_watch_leader", _rounds_unwatched),),
+    ),
+    "rule_10_wedged_renews": Mutant(
+        "a node whose main loop is wedged goes on renewing", ("liveness",), 300, {"process": RenewsWedged}
+    ),
+    "rule_11_current_lease": Mutant(
+        "a child acts for the lease its node has now", ("G3",), 1000, {"process": ActsForItsCurrentLease}
+    ),
+    "rule_12_tokens_from_one": Mutant(
+        "tokens are counted without the server's time", ("G3",), 500, {"store": CountsTokensFromOne}
+    ),
+    "rule_13_unchecked_writes": Mutant(
+        "a body writes its result without checking its claim", ("G2",), 500, {"process": WritesUnchecked}
+    ),
+    "rule_14_no_publish_id": Mutant(
+        "a repeated publish is not recognised", ("G1",), 200, {"producer": PublishesWithoutId}
+    ),
+    "rule_14_only_the_last_id": Mutant(
+        "only the last publish id of a producer is refused", ("G1",), 1000,
+        patches=((MemoryBroker, "_seen", _only_the_last_id),),
+    ),
+    "rule_18_one_by_one": Mutant(
+        "several dead leases are requeued one after the other", ("order",), 1000,
+        patches=((_observer, "recover", _one_by_one),),
+    ),
+    "rule_18_newest_to_the_front": Mutant(
+        "requeued messages change their order", ("order",), 500,
+        patches=((MemoryBroker, "requeue", _newest_to_the_front),),
+    ),
+}  # fmt: skip

@@ -1,0 +1,489 @@
+"""A simulated worker process: the real Keeper and Observer, a model of the consuming main loop, and its children.
+
+The model follows the design's rules where the product's code for them lives in a Celery worker:
+start is a write (1), a node knows what it holds (2), acks are resent until confirmed, the end of a
+claim frees its locks (5), a zombie writes nothing and comes back under a new lease (7 of the flow, 13).
+Mutants override the small methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from celery_ha.brokers.memory import MemoryBroker
+from celery_ha.detector import Patience
+from celery_ha.envelope import redelivered
+from celery_ha.errors import Fenced, StoreUnavailable
+from celery_ha.failover.keeper import Keeper
+from celery_ha.failover.observer import Observer, Pace
+from celery_ha.model import Claim, Ending, Holder, Node, Settlement
+from celery_ha.store.memory import MemoryStore
+from tests.simulation.kernel import Owner, Thread
+from tests.simulation.ledger import INHERIT, Message, effect
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+TTL = 4.0
+MARGIN = 0.2
+WEDGED_AFTER = 3.0
+CONFIRM_AFTER = 0.5
+PACE = Pace(look_every=0.3, suspicious_every=0.15)
+PATIENCE = Patience(confirm_after=CONFIRM_AFTER, late_after=0.8)
+#: Seconds after which a client gives a call up and drops its connection.
+SOCKET_TIMEOUT = 1.5
+POLL = 0.35
+#: Seconds between two readings of what the lease holds (30 in the product).
+RECONCILE = 5.0
+
+
+class Wire:
+    """A port as one thread owner reaches it: every call goes through the faults."""
+
+    def __init__(self, owner: Caller, target: Any, store: MemoryStore | None) -> None:
+        self._owner, self._target, self._store = owner, target, store
+
+    def __getattr__(self, name: str) -> Any:
+        method, owner, store = getattr(self._target, name), self._owner, self._store
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return owner.call(store, name, method, args, kwargs)
+
+        self.__dict__[name] = call
+        return call
+
+
+class Caller(Owner):
+    """Whoever makes port calls over a network that fails."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__()
+        self.world = world
+        self.name = name
+        #: Claims it requeued in the present round of judging.
+        self.round: list[Claim] = []
+        self.cut_until = 0.0
+
+    def call(self, store: MemoryStore | None, name: str, method: Any, args: Any, kwargs: Any) -> Any:
+        world, started = self.world, self.clock()
+        lost = world.call_fault(self, "before", name)
+        self._reach(store, name, method, args, kwargs)
+        world.ledger.moving = []
+        result = method(*args, **kwargs)
+        if name == "requeue":
+            self.round += world.ledger.moving
+            world.ledger.check_order(self.round, world.broker)
+        effect(world.ledger, name, args, result, world)
+        if name == "look":
+            self.round = []
+            result = replace(result, started=started, ended=self.clock())
+            if world.slow_until > world.kernel.now:
+                world.kernel.sleep(1.0)
+                result = replace(result, ended=self.clock())
+        lost = world.call_fault(self, "after", name) or lost
+        if lost or self._cut() > 0:
+            world.trace("lost reply", self.name, name)
+            self._disconnect(store)
+            raise StoreUnavailable
+        return result
+
+    def clock(self) -> float:
+        return self.world.kernel.now
+
+    def _cut(self) -> float:
+        """Seconds for which nothing is reached."""
+        return max(self.cut_until, self.world.outage_until) - self.world.kernel.now
+
+    def _reach(self, store: MemoryStore | None, name: str, method: Any, args: Any, kwargs: Any) -> None:
+        """Wait through a stall of the server; give up at the socket timeout, which may be too late to matter."""
+        world = self.world
+        kernel = world.kernel
+        give_up = kernel.now + SOCKET_TIMEOUT
+        while world.stalled_until > kernel.now and self._cut() <= 0:
+            if world.stalled_until > give_up:
+                kernel.sleep(give_up - kernel.now)
+                if name in world.buffered and world.rng.random() < 0.5:
+                    world.later(world.stalled_until, name, method, args, kwargs)
+                self._disconnect(store)
+                raise StoreUnavailable
+            kernel.sleep(world.stalled_until - kernel.now)
+        if self._cut() > 0:
+            kernel.sleep(min(0.05, self._cut()))
+            raise StoreUnavailable
+
+    def _disconnect(self, store: MemoryStore | None) -> None:
+        if store is not None:
+            store.disconnect()
+
+
+class Process(Caller):
+    """One worker process from its start to its end; it may live under several leases."""
+
+    def __init__(self, world: World, name: str, incarnation: int) -> None:
+        super().__init__(world, name)
+        rng = world.rng
+        self.incarnation = f"{name}-{incarnation}"
+        self.offset = rng.uniform(0, 1000)
+        self.slots = rng.choice([1, 1, 2, 3])
+        self.prefetch = rng.choice([0, 1, 2])
+        self.threads_pool = rng.random() < 0.3
+        self.lease_store = MemoryStore(world.store, self.clock)
+        self.court_store = MemoryStore(world.store, self.clock)
+        self.broker = Wire(self, MemoryBroker(world.broker), None)
+        self.court = Wire(self, self.court_store.court, self.court_store)
+        self.locks = Wire(self, self.court_store.locks, self.court_store)
+        self.leases = Wire(self, self.lease_store.leases, self.lease_store)
+        self.born = world.kernel.now
+        self.leaving = False
+        self.gone = False
+        self.wedged = False
+        self.stuck_observer = False
+        self.pulse = self.clock()
+        #: (kind, from, to) of what went wrong with this process, true time.
+        self.troubles: list[tuple[str, float, float]] = []
+        #: Who stands still with it now.
+        self.standing: list[Owner] = []
+        self._leases_used = 0
+        self.keeper: Keeper
+        self.children: dict[str, Child] = {}
+        self._new_lease()
+        self.keeper_thread = world.kernel.spawn(self, self._keep)
+        self.observer_thread = world.kernel.spawn(self, self._observe)
+        self.main_thread = world.kernel.spawn(self, self._main)
+
+    def clock(self) -> float:
+        return self.world.kernel.now + self.offset
+
+    # Leases.
+
+    def _new_lease(self) -> None:
+        self._leases_used += 1
+        lease = f"{self.incarnation}{'abcdefghijklmnopqrstuvwxyz'[self._leases_used % 26]}{self._leases_used}"
+        node = Node(lease, self.name, weight=self.slots, queues=("q",), ttl=TTL)
+        self.keeper = self.make_keeper(node)
+        self.observer = self.make_observer(lease)
+        self.opened = False
+        self.reserved: dict[str, Claim] = {}
+        self.outbox: dict[str, Settlement] = {}
+        self.to_free: list[str] = []
+        self.reconcile_at = 0.0
+        self.world.ledger.processes[lease] = self
+
+    def make_keeper(self, node: Node) -> Keeper:
+        return Keeper(
+            node, self.leases, self.broker, clock=self.clock, margin=MARGIN, wedged_after=WEDGED_AFTER  # type: ignore[arg-type]
+        )
+
+    def make_observer(self, lease: str) -> Observer:
+        return Observer(
+            lease, self.court, self.broker, self.locks, clock=self.clock, ttl=TTL, pace=PACE, patience=PATIENCE  # type: ignore[arg-type]
+        )
+
+    @property
+    def lease(self) -> str:
+        return self.keeper.lease
+
+    def _keep(self) -> None:
+        kernel = self.world.kernel
+        while not self.gone:
+            keeper = self.keeper
+            pause = 0.1
+            try:
+                if keeper.over:
+                    pass
+                elif not self.opened:
+                    keeper.open()
+                    self.opened = keeper is self.keeper
+                    self.observer_thread.wake()
+                    pause = TTL / 3
+                else:
+                    pause = self.renew(keeper)
+            except StoreUnavailable:
+                pass
+            except Fenced:
+                self.world.trace("found itself fenced", self.lease)
+                self.main_thread.wake()
+            kernel.nap(pause)
+
+    def renew(self, keeper: Keeper) -> float:
+        return keeper.step(self.pulse).again_in
+
+    def connection_dropped(self) -> None:
+        """What the thread that waits on the lease connection notices."""
+        if not (self.dead or self.gone):
+            self.keeper.dropped()
+            self.keeper_thread.wake()
+
+    def _observe(self) -> None:
+        kernel = self.world.kernel
+        while not self.gone:
+            if not self.opened or self.keeper.over or self.stuck_observer:
+                kernel.nap(0.5)
+                continue
+            done = self.observer.step()
+            if done.elected or done.fenced or done.recovered:
+                self.world.trace(self.lease, done.role.value, done.elected, done.fenced, done.recovered)
+            kernel.nap(max(done.again_in, 0.001))
+
+    # The main loop.
+
+    def _main(self) -> None:
+        kernel = self.world.kernel
+        while True:
+            while self.wedged:
+                kernel.sleep(5.0)
+            self.pulse = self.clock()
+            if self.keeper.over and not self.gone:
+                self._rejoin()
+            elif self.keeper.trusted:
+                try:
+                    if self.leaving:
+                        self._leave()
+                        return
+                    self._turn()
+                except StoreUnavailable:
+                    self.reconcile_at = 0.0
+                    kernel.sleep(0.05)
+                    continue
+                except Fenced:
+                    continue
+            elif self.leaving and not self.opened:
+                self._end()
+                return
+            kernel.nap(POLL)
+
+    def _turn(self) -> None:
+        lease = self.lease
+        if self.clock() >= self.reconcile_at:
+            self.reconcile(lease)
+        free = self.slots - len(self.children)
+        for claim in list(self.reserved.values())[: max(free, 0)]:
+            if self.ask_start(lease, claim):
+                self.reserved.pop(claim.id, None)
+                self._launch(claim)
+            else:
+                self._refused(lease)
+                self.reserved.pop(claim.id, None)
+        self._claim(lease)
+        self._free(lease)
+
+    def _claim(self, lease: str) -> None:
+        free = max(self.slots - len(self.children) - len(self.reserved), 0)
+        limit = max(self.slots + self.prefetch - len(self.children) - len(self.reserved), 0)
+        owed = tuple(self.outbox.values())
+        if self.leaving or not (limit or owed):
+            return
+        batch = self.broker.claim(lease, ("q",), limit=limit, slots=free, settle=owed)
+        if not batch.open:
+            self._refused(lease)
+            return
+        self._confirmed(owed)
+        for claim in batch.claims:
+            self.reserved[claim.id] = claim
+        for claim in batch.claims:
+            if claim.started:
+                del self.reserved[claim.id]
+                self._launch(claim)
+
+    def ask_start(self, lease: str, claim: Claim) -> bool:
+        """Rule 1: before a body runs, the broker marks the attempt started."""
+        owed = tuple(self.outbox.values())
+        done = self.broker.start(lease, claim.id, settle=owed)
+        if done:
+            self._confirmed(owed)
+        return bool(done)
+
+    def may_run(self) -> bool:
+        """Rule 1: the process that runs the body looks at the trust deadline last."""
+        return self.keeper.trusted
+
+    def _launch(self, claim: Claim) -> None:
+        if claim.lease != self.lease:
+            return
+        if not self.may_run():
+            self.outbox[claim.id] = Settlement(claim.id, Ending.DEFER)
+            self.reserved[claim.id] = replace(claim, started=False)
+            return
+        self.world.ledger.launch(claim, self, self.world.broker)
+        self.children[claim.id] = Child(self, claim)
+
+    def reconcile(self, lease: str) -> None:
+        """Rule 2: read what the broker has in flight for us, give back what we do not know."""
+        known = {*self.reserved, *self.children, *self.outbox}
+        held = self.broker.held(lease)
+        for claim in sorted(set(held) - known, key=lambda claim: int(claim.rpartition(".")[2]), reverse=True):
+            self.outbox[claim] = Settlement(claim, Ending.RELEASE)
+        for claim in [claim for claim in self.reserved if claim not in held]:
+            del self.reserved[claim]
+        self.reconcile_at = self.clock() + RECONCILE
+
+    def _confirmed(self, owed: tuple[Settlement, ...]) -> None:
+        for item in owed:
+            if self.outbox.get(item.claim) is item:
+                del self.outbox[item.claim]
+                if item.ending is not Ending.DEFER:
+                    self.to_free.append(item.claim)
+
+    def _free(self, lease: str) -> None:
+        """Rule 5: the end of a claim frees its locks."""
+        if self.to_free and lease == self.lease:
+            claims = tuple(self.to_free)
+            self.free(claims)
+            self.to_free = [claim for claim in self.to_free if claim not in claims]
+
+    def free(self, claims: tuple[str, ...]) -> None:
+        self.locks.ended(claims)
+
+    def _refused(self, lease: str) -> None:
+        if lease == self.lease:
+            self.keeper.refused()
+            self.reconcile_at = 0.0
+
+    def child_done(self, child: Child, outcome: str) -> None:
+        """A body ended, or its child died and was reaped."""
+        if self.children.get(child.claim.id) is not child:
+            return
+        del self.children[child.claim.id]
+        payload = None
+        if outcome in ("lost", "killed"):
+            payload = redelivered(child.claim.payload, started=True)
+        ending = Ending.ACK if outcome == "ok" else Ending.RELEASE
+        self.outbox[child.claim.id] = Settlement(child.claim.id, ending, payload=payload)
+        if not self.dead:
+            self.main_thread.wake()
+
+    def lease_of(self, child: Child) -> str:
+        """Rule 11: a child acts for the lease of its request."""
+        return child.claim.lease
+
+    def child_may_write(self, child: Child) -> bool:
+        """Rule 13: publishes and results from inside a task check the claim first."""
+        return bool(child.broker.start(child.claim.lease, child.claim.id))
+
+    def _rejoin(self) -> None:
+        """The zombie's way back: kill what runs, drop what is reserved, take a new lease."""
+        if self.leaving:
+            self._end()
+            self.world.kernel.exit()
+        self._drop_children()
+        self._new_lease()
+        self.keeper_thread.wake()
+
+    def _drop_children(self) -> None:
+        for child in self.children.values():
+            # A thread cannot be killed: it goes on under the lease of its request (rule 11).
+            child.dead = not self.threads_pool
+        self.children = {}
+
+    # Ends.
+
+    def _leave(self) -> None:
+        """Give back what has not started, finish what runs for a while, close the lease (rule 7)."""
+        kernel, lease = self.world.kernel, self.lease
+        for claim in sorted(self.reserved.values(), key=lambda claim: claim.number, reverse=True):
+            self.outbox[claim.id] = Settlement(claim.id, Ending.RELEASE)
+        self.reserved = {}
+        deadline = self.clock() + self.world.rng.choice([0.0, 1.0, 4.0])
+        while self.children and self.clock() < deadline:
+            self.pulse = self.clock()
+            kernel.sleep(0.2)
+        owed = tuple(self.outbox.values())
+        if owed and self.broker.settle(lease, owed):
+            self._confirmed(owed)
+            self._free(lease)
+        for child in self.children.values():
+            child.dead = True
+        self.gone = True
+        self.world.trace("goodbye", lease, self.keeper.goodbye())
+        self._end()
+
+    def _end(self) -> None:
+        self.gone = True
+        self.crash(disconnect=True)
+
+    def crash(self, *, disconnect: bool) -> None:
+        """Be gone from one moment to the next; a machine without power closes no connection."""
+        if self.dead:
+            return
+        self.world.trace("dies", self.lease, disconnect)
+        self.dead = True
+        for child in self.children.values():
+            child.dead = True
+        if disconnect:
+            self.lease_store.disconnect()
+            self.court_store.disconnect()
+
+    # What an invariant may forgive.
+
+    def troubled(self, *kinds: str) -> bool:
+        return any(kind in kinds for kind, _, _ in self.troubles)
+
+    def excused(self, lease: str) -> bool:
+        """Whether its being fenced is no false death."""
+        if self.dead or self.gone or self.leaving or self.wedged or self.frozen or lease != self.lease:
+            return True
+        now = self.world.kernel.now
+        recent = [item for item in self.troubles if item[2] > now - TTL - 3]
+        silent = sum(to - since for kind, since, to in recent if kind != "drop")
+        drops = [item for item in recent if item[0] == "drop"]
+        if silent > TTL * 2 / 3 - 1.0 or any(to - since > 0.1 for _, since, to in drops):
+            return True
+        return bool(drops) and silent > 0.1
+
+
+class Child(Caller):
+    """One attempt at a task, in a process or thread of its own."""
+
+    def __init__(self, process: Process, claim: Claim) -> None:
+        super().__init__(process.world, f"{process.name}/{claim.id}")
+        self.process = process
+        self.claim = claim
+        self.message = Message.read(claim.payload)
+        self.store = MemoryStore(self.world.store, self.clock)
+        self.locks = Wire(self, self.store.locks, self.store)
+        self.broker = Wire(self, MemoryBroker(self.world.broker), None)
+        self.thread: Thread = self.world.kernel.spawn(self, self._run)
+
+    def holder(self) -> Holder:
+        return Holder(self.process.lease_of(self), self.claim.id, self.message.task)
+
+    def _run(self) -> None:
+        try:
+            outcome = self._body()
+        except StoreUnavailable:
+            outcome = "failed"
+        while self.process.frozen:
+            self.world.kernel.sleep(0.5)
+        if not self.process.dead:
+            self.process.child_done(self, outcome)
+
+    def _body(self) -> str:
+        kernel, message, token = self.world.kernel, self.message, None
+        kernel.sleep(message.duration / 2)
+        if message.lock is not None:
+            token = self._lock(message.lock)
+            if token is None:
+                kernel.sleep(0.5)
+                return "busy"
+        kernel.sleep(message.duration)
+        if message.lock is not None and token is not None:
+            if not self.locks.holds(message.lock, self.holder(), token):
+                return "lost"
+        if not self.process.child_may_write(self):
+            return "lost"
+        self.world.ledger.result(self.claim, message.number, self.world.broker)
+        if message.lock is not None and token is not None:
+            try:
+                self.locks.release(message.lock, self.holder(), token)
+            except StoreUnavailable:
+                pass
+        return "ok"
+
+    def _lock(self, name: str) -> int | None:
+        for _ in range(2):
+            try:
+                return self.locks.acquire(name, self.holder(), inherit=INHERIT).token
+            except StoreUnavailable:
+                self.world.kernel.sleep(0.2)
+        return None

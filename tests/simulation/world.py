@@ -1,0 +1,368 @@
+"""One simulated cluster and its history: servers, workers, producers, and what goes wrong."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from celery_ha.brokers.memory import MemoryBroker
+from celery_ha.errors import StoreUnavailable
+from tests.simulation.faults import Plan
+from tests.simulation.kernel import Kernel, Owner
+from tests.simulation.ledger import Ledger, Message, TrackedBroker, TrackedStore, Violation
+from tests.simulation.worker import SOCKET_TIMEOUT, TTL, Caller, Child, Process, Wire
+
+#: Simulated seconds in which things go wrong, and within which everything must be done afterwards.
+CHAOS = 16.0
+CALM = 100.0
+LOCKS = ("red", "blue")
+#: Seconds within which the messages of a killed process have moved (G4).
+PROMISE = 2.0
+
+
+class Producer(Caller):
+    """Publishes messages, each until it is told that it was accepted (rule 14)."""
+
+    def __init__(self, world: World, name: str, messages: int) -> None:
+        super().__init__(world, name)
+        self.broker = Wire(self, MemoryBroker(world.broker), None)
+        self.messages = messages
+        self.done = False
+        world.kernel.spawn(self, self._run)
+
+    def _run(self) -> None:
+        world, rng = self.world, self.world.rng
+        for n in range(self.messages):
+            message = world.new_message()
+            world.ledger.published.add(message.number)
+            priority = rng.choice([0, 0, 0, 3, 9])
+            while True:
+                try:
+                    self.broker.publish("q", message.payload(), priority=priority, publish_id=self.publish_id(n))
+                    break
+                except StoreUnavailable:
+                    world.kernel.sleep(0.3)
+            world.ledger.accepted.add(message.number)
+            world.kernel.sleep(rng.uniform(0.0, 1.2))
+        self.done = True
+
+    def publish_id(self, n: int) -> str | None:
+        return f"{self.name}.{n}"
+
+
+class World:
+    """Everything of one seed.
+
+    Args:
+        seed: draws everything.
+        process: the class of worker processes; mutants pass their own.
+        producer: the class of producers.
+        out: receives trace lines; None: no trace.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        process: type[Process] = Process,
+        producer: type[Producer] = Producer,
+        store: type[TrackedStore] = TrackedStore,
+        broker: type[TrackedBroker] = TrackedBroker,
+        out: Any = None,
+    ) -> None:
+        self.seed = seed
+        self.out = out
+        self.rng = random.Random(seed)
+        self.kernel = Kernel()
+        self.me = Owner()
+        self.wall = 1_000_000.0
+        self.stalled_until = 0.0
+        self.slow_until = 0.0
+        self.outage_until = 0.0
+        self.buffered = frozenset({
+            "claim", "start", "settle", "publish", "fence", "requeue", "finish_round", "elect", "join", "ended",
+        })  # fmt: skip
+        self.ledger = Ledger(lambda: self.kernel.now, self.trace)
+        self.store = store(lambda: self.kernel.now + self.wall, self.ledger)
+        self.broker = broker(lambda: self.kernel.now + self.wall, self.ledger)
+        self.plan = Plan.draw(self.rng, CHAOS)
+        self.calm = False
+        self.process = process
+        #: Times that G4 was put to the test.
+        self.promises = 0
+        self._numbers = 0
+        self._incarnations = 0
+        self.workers = [self.new_worker(f"w{n + 1}") for n in range(self.rng.choice([2, 3, 3, 4]))]
+        self.producers = [producer(self, f"p{n + 1}", self.rng.randint(4, 9)) for n in range(2)]
+
+    # Making things.
+
+    def new_worker(self, name: str) -> Process:
+        self._incarnations += 1
+        return self.process(self, name, self._incarnations)
+
+    def new_message(self) -> Message:
+        self._numbers += 1
+        rng = self.rng
+        task = f"t{self._numbers}"
+        if self._numbers > 1 and rng.random() < 0.05:
+            task = f"t{rng.randint(1, self._numbers - 1)}"  # a doubled chain step
+        duration = rng.choice([0.0, 0.1, 0.5, 1.0, 3.0])
+        return Message(self._numbers, task, duration, rng.choice(LOCKS) if rng.random() < 0.4 else None)
+
+    # Running.
+
+    def run(self) -> None:
+        """Run the seed to its end.
+
+        Raises:
+            Violation: a guarantee was broken.
+        """
+        self.kernel.spawn(self.me, self._chaos)
+        self.kernel.spawn(self.me, self._check)
+        self.kernel.run(CHAOS + 0.5)
+        self._heal()
+        self.kernel.run(CHAOS + CALM, stop=self.drained)
+        if not self.drained():
+            left = sorted(self.ledger.published - self.ledger.acked)
+            raise Violation(f"liveness: messages {left} were not done {CALM:.0f} s after the last fault")
+        self.ledger.check_places(self.broker)
+        self.kernel.run(self.kernel.now + 3.0)
+        self.ledger.check_locks(self.store, self.broker)
+
+    def drained(self) -> bool:
+        return all(producer.done for producer in self.producers) and self.ledger.accepted == self.ledger.acked
+
+    def trace(self, *what: Any) -> None:
+        if self.out is not None:
+            self.out(f"{self.kernel.now:8.3f}  " + " ".join(map(str, what)))
+
+    def _check(self) -> None:
+        while True:
+            self.ledger.check_places(self.broker)
+            self.kernel.sleep(0.5)
+
+    def _heal(self) -> None:
+        self.trace("calm")
+        self.calm = True
+        if not any(self._sound(worker) for worker in self.workers):
+            self.workers.append(self.new_worker("w9"))
+
+    @staticmethod
+    def _sound(worker: Process) -> bool:
+        return not (worker.dead or worker.leaving or worker.wedged or worker.stuck_observer)
+
+    # What goes wrong at a call.
+
+    def call_fault(self, caller: Caller, when: str, name: str) -> bool:
+        """Maybe let something go wrong before or after the effect of a call; True: its reply is lost."""
+        plan, rng = self.plan, self.rng
+        if self.calm or rng.random() >= plan.call_rate:
+            return False
+        kind = rng.choices(plan.call_kinds, plan.call_weights)[0]
+        if kind == "lost_reply":
+            if when == "after" and isinstance(caller, Process):
+                caller.troubles.append(("drop", self.kernel.now, self.kernel.now))
+            return when == "after"
+        if not kind.endswith(when):
+            return False
+        if kind.startswith("slow"):
+            self.kernel.sleep(rng.uniform(0.0, 0.1))
+            return False
+        if isinstance(caller, Process):
+            self._strike(caller, kind, name)
+        elif isinstance(caller, Child) and self._kill_child(caller):
+            self.kernel.exit()
+        return False
+
+    def _strike(self, process: Process, kind: str, name: str) -> None:
+        self.trace(kind, process.lease, name)
+        if kind.startswith("crash"):
+            self._crash(process, disconnect=self.rng.random() < 0.7)
+            self.kernel.exit()
+        self.freeze(process, self.rng.choice([0.3, 1.0, TTL, 2.5 * TTL]))
+        self.kernel.sleep(0.0)
+
+    def later(self, at: float, name: str, method: Any, args: Any, kwargs: Any) -> None:
+        """A request that waits in the server's socket buffer happens although its caller gave up."""
+        from tests.simulation.ledger import effect
+
+        def happen() -> None:
+            self.kernel.sleep(at - self.kernel.now + self.rng.uniform(0.0, 0.3))
+            while self.stalled_until > self.kernel.now:
+                self.kernel.sleep(self.stalled_until - self.kernel.now)
+            self.trace("happens late:", name, args[:2])
+            effect(self.ledger, name, args, method(*args, **kwargs), self)
+
+        self.kernel.spawn(self.me, happen)
+
+    # What goes wrong at a time.
+
+    def _chaos(self) -> None:
+        for at, kind in self.plan.timed:
+            self.kernel.sleep(at - self.kernel.now)
+            alive = [worker for worker in self.workers if not worker.dead]
+            self.trace("fault", kind)
+            getattr(self, f"_do_{kind}")(self._victim(alive) if alive else None)
+
+    def _victim(self, alive: list[Process]) -> Process:
+        """Often the leader."""
+        leader = self.store.memory.leader
+        if leader is not None and self.rng.random() < 0.4:
+            for worker in alive:
+                if worker.lease == leader.lease:
+                    return worker
+        return self.rng.choice(alive)
+
+    def _after(self, delay: float, run: Any, *args: Any) -> None:
+        def wait() -> None:
+            self.kernel.sleep(delay)
+            run(*args)
+
+        self.kernel.spawn(self.me, wait)
+
+    def freeze(self, process: Process, seconds: float, *, host: bool = False) -> None:
+        now = self.kernel.now
+        process.troubles.append(("suspend" if host else "pause", now, now + seconds))
+        process.standing.append(process)
+        if host or process.threads_pool:
+            process.standing += process.children.values()
+        for owner in process.standing:
+            owner.frozen = True
+
+        def thaw() -> None:
+            if host:
+                process.offset -= seconds
+            if any(to > self.kernel.now for kind, _, to in process.troubles if kind in ("suspend", "pause")):
+                return
+            standing, process.standing = process.standing, []
+            for owner in standing:
+                self.kernel.thaw(owner)
+
+        self._after(seconds, thaw)
+
+    def _crash(self, process: Process, *, disconnect: bool) -> None:
+        process.crash(disconnect=disconnect)
+        if disconnect and self._gentle and self._watched(process):
+            self._after(PROMISE, self._expect_moved, process.lease)
+        if self.rng.random() < 0.6:
+            self._after(self.rng.uniform(0.2, 3.0), self._restart_worker, process.name)
+
+    @property
+    def _gentle(self) -> bool:
+        """Nothing but killed processes and new ones goes wrong in this seed."""
+        return not self.plan.call_rate and {kind for _, kind in self.plan.timed} <= {"kill", "join", "leave"}
+
+    def _watched(self, process: Process) -> bool:
+        """Whether somebody has observed for long enough to judge at once."""
+        return any(
+            self._sound(worker) and worker.born < self.kernel.now - TTL - 1.0
+            for worker in self.workers
+            if worker is not process
+        )
+
+    def _expect_moved(self, lease: str) -> None:
+        """G4: what a killed process held starts elsewhere within two seconds."""
+        self.promises += 1
+        left = self.broker.flights.get(lease)
+        if left:
+            raise Violation(f"G4: {PROMISE} s after the death of {lease} it still holds {sorted(left)}")
+
+    def _restart_worker(self, name: str) -> None:
+        self.workers.append(self.new_worker(name))
+
+    def _kill_child(self, child: Child) -> bool:
+        """Kill a child, if it is a process."""
+        if child.process.threads_pool:
+            return False
+        child.dead = True
+        self.trace("child dies", child.claim.id)
+        self._after(0.1, self._reap, child)
+        return True
+
+    def _reap(self, child: Child) -> None:
+        if not child.process.dead:
+            child.process.child_done(child, "killed")
+
+    def _do_kill(self, process: Process | None) -> None:
+        if process:
+            self._crash(process, disconnect=True)
+
+    def _do_power(self, process: Process | None) -> None:
+        if process:
+            self._crash(process, disconnect=False)
+
+    def _do_pause(self, process: Process | None) -> None:
+        if process:
+            self.freeze(process, self.rng.choice([0.5, 1.5, TTL, 2 * TTL, 3 * TTL]))
+
+    def _do_suspend(self, process: Process | None) -> None:
+        if process:
+            self.freeze(process, self.rng.choice([TTL, 2 * TTL, 3 * TTL]), host=True)
+
+    def _do_drop(self, process: Process | None) -> None:
+        """All connections of a process are closed, by a proxy perhaps; it notices and may reconnect soon or late."""
+        if process:
+            lasts = self.rng.choice([0.0, 0.0, 0.05, 1.0, TTL])
+            now = self.kernel.now
+            process.troubles.append(("drop", now, now + lasts))
+            process.cut_until = now + lasts
+            process.lease_store.disconnect()
+            process.court_store.disconnect()
+            self._after(self.rng.uniform(0.0, 0.05), process.connection_dropped)
+
+    def _do_blackhole(self, process: Process | None) -> None:
+        """Nothing of a process arrives; nobody is told."""
+        if process:
+            lasts = self.rng.choice([0.5, 2.0, 2 * TTL])
+            now = self.kernel.now
+            process.troubles.append(("blackhole", now, now + lasts))
+            process.cut_until = now + lasts
+
+    def _do_stall(self, _: Process | None) -> None:
+        self.stalled_until = self.kernel.now + self.rng.choice([0.5, 1.2, SOCKET_TIMEOUT + 0.1, TTL, 2 * TTL])
+
+    def _do_outage(self, _: Process | None) -> None:
+        """Nobody reaches the servers; no connection is closed."""
+        self.outage_until = self.kernel.now + self.rng.choice([1.0, TTL, 2 * TTL])
+
+    def _do_restart(self, _: Process | None) -> None:
+        self.store.restart()
+        for worker in self.workers:
+            if not worker.dead:
+                self._after(self.rng.uniform(0.0, 0.05), worker.connection_dropped)
+
+    def _do_wipe(self, _: Process | None) -> None:
+        self.store.wipe()
+        self.ledger.owners.clear()
+        self.ledger.terms = 0
+
+    def _do_clock_step(self, _: Process | None) -> None:
+        self.wall += self.rng.choice([-2.0, -0.5, 0.5, 2.0])
+
+    def _do_stuck_observer(self, process: Process | None) -> None:
+        if process and self._spare(process):
+            process.stuck_observer = True
+
+    def _do_wedge(self, process: Process | None) -> None:
+        if process and self._spare(process):
+            process.wedged = True
+
+    def _spare(self, process: Process) -> bool:
+        return any(self._sound(worker) for worker in self.workers if worker is not process)
+
+    def _do_child_killed(self, process: Process | None) -> None:
+        if process and process.children:
+            self._kill_child(self.rng.choice(list(process.children.values())))
+
+    def _do_leave(self, process: Process | None) -> None:
+        if process:
+            process.leaving = True
+
+    def _do_join(self, _: Process | None) -> None:
+        if len(self.workers) < 8:
+            self._restart_worker(f"w{len(self.workers) + 1}")
+
+    def _do_slow_look(self, _: Process | None) -> None:
+        """The store answers observers a second late for a while."""
+        self.slow_until = self.kernel.now + self.rng.choice([1.0, 5.0])

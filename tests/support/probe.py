@@ -1,0 +1,86 @@
+"""The app that the integration tests run: tasks that write what they do to a ledger."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from celery_ha import HA, current_lock, locked_task
+
+BROKER = os.environ.get("PROBE_BROKER", "redis://localhost:6379/0")
+LEDGER = os.environ.get("PROBE_LEDGER", "")
+
+app = Celery("probe", broker=BROKER, backend=os.environ.get("PROBE_BACKEND") or None)
+app.conf.update(
+    broker_connection_retry_on_startup=True,
+    task_ignore_result=not os.environ.get("PROBE_BACKEND"),
+    worker_hijack_root_logger=False,
+)
+if os.environ.get("PROBE_PREFETCH"):
+    app.conf.worker_prefetch_multiplier = int(os.environ["PROBE_PREFETCH"])
+if os.environ.get("PROBE_KEYPREFIX"):
+    app.conf.broker_transport_options = {"global_keyprefix": os.environ["PROBE_KEYPREFIX"]}
+if os.environ.get("PROBE_PLAIN"):
+    app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True)
+    app.conf.setdefault("worker_prefetch_multiplier", 1)
+else:
+    app.conf.ha_queues = {"orders": int(os.environ.get("PROBE_SHARDS", "12"))}
+    app.conf.ha_lease_ttl = float(os.environ.get("PROBE_TTL", "4"))
+    HA(app)
+
+
+def note(event: str, key: object, attempt: object, *extra: object) -> None:
+    """One line, appended in one write: what survives any kill."""
+    line = " ".join(map(str, (event, key, attempt, os.getpid(), f"{time.time():.6f}", *extra))) + "\n"
+    fd = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(fd, line.encode())
+    finally:
+        os.close(fd)
+
+
+@app.task
+def noop() -> None:
+    pass
+
+
+@app.task(bind=True)
+def work(self, key: object, seconds: float = 0.05) -> object:
+    """Plain queue."""
+    return _run(self, key, seconds)
+
+
+@app.task(bind=True, queue="orders", ha_key="order.{key}")
+def order(self, key: object, seconds: float = 0.05) -> object:
+    """Sharded queue."""
+    return _run(self, key, seconds)
+
+
+def _run(task: Any, key: object, seconds: float, *extra: object) -> object:
+    claim = task.request.properties.get("delivery_tag", "-")
+    note("start", key, claim, task.request.hostname, *extra)
+    time.sleep(seconds)
+    note("end", key, claim, task.request.hostname, *extra)
+    return key
+
+
+@app.task(bind=True, queue="orders", ha_key="order.{key}")
+@locked_task("account:{account}", on_busy="requeue")
+def charge(self, key: object, account: object, seconds: float = 0.05) -> object:
+    """Sharded queue, locked."""
+    lock = current_lock()
+    return _run(self, key, seconds, account, lock.token if lock else "-")
+
+
+@app.task
+def crash() -> None:
+    os._exit(9)
+
+
+def entries(ledger: Path) -> list[list[str]]:
+    """All ledger lines, split."""
+    return [line.split() for line in ledger.read_text().splitlines()] if ledger.exists() else []

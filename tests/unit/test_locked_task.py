@@ -1,0 +1,357 @@
+"""The decorator's decisions, with Celery's own tracer and the store in memory."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import threading
+from types import SimpleNamespace
+
+import pytest
+from celery import Celery
+from celery.app.trace import build_tracer
+
+from celery_ha.errors import ConfigError, KeyRefused, LockBusy, LockLost
+from celery_ha.locks import Busy, Lock, current_lock, locked_task
+from celery_ha.model import Holder, Node
+from celery_ha.store.memory import MemoryServer, MemoryStore
+
+pytestmark = pytest.mark.unit
+
+
+class World:
+    """An app with celery_ha as far as locks need it, and a node with an open lease."""
+
+    def __init__(self):
+        self.clock = 1000.0
+        self.server = MemoryServer(lambda: self.clock)
+        self.store = MemoryStore(self.server)
+        self.store.leases.open(Node("lease", "w@host"))
+        self.app = Celery("locks", backend="cache+memory://", set_as_current=False)
+        self.app.conf.task_acks_late = True
+        self.app.ha = SimpleNamespace(locks=self.store.locks, config=SimpleNamespace(lock_inherit=60.0))
+
+    def run(self, task, *args, claim="lease.1", task_id="t1", **kwargs):
+        """Run a task as a worker's child does; returns (state, result)."""
+        tracer = build_tracer(task.name, task, app=self.app)
+        request = {"id": task_id, "properties": {"delivery_tag": claim}, "is_eager": False}
+        outcome = tracer(task_id, args, kwargs, request)
+        info = outcome.info
+        if info is None:
+            return "SUCCESS", outcome.retval
+        return info.state, info.retval
+
+    def hold(self, name, task="other", claim="lease.99"):
+        grant = self.store.locks.acquire(name, Holder("lease", claim, task), inherit=60)
+        assert grant.token is not None
+
+    @property
+    def locked(self):
+        return set(self.server.memory.locks)
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+@pytest.fixture
+def charge(world):
+    @world.app.task
+    @locked_task("account:{account_id}")
+    def charge(order_id, account_id=7, *, note=""):
+        return sorted(world.locked)
+
+    return charge
+
+
+def test_the_lock_is_held_while_the_body_runs_and_free_afterwards(world, charge):
+    assert world.run(charge, 1, 42) == ("SUCCESS", ["account:42"])
+    assert world.locked == set()
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"), [((1, 7), {}), ((1,), {"account_id": 7}), ((), {"order_id": 1, "account_id": 7}), ((1,), {})]
+)
+def test_positional_keyword_and_default_arguments_lock_the_same(world, charge, args, kwargs):
+    assert world.run(charge, *args, **kwargs) == ("SUCCESS", ["account:7"])
+
+
+def test_a_bound_task_is_no_argument(world):
+    @world.app.task(bind=True)
+    @locked_task("{x}")
+    def template(self, x):
+        return self.name, sorted(world.locked)
+
+    @world.app.task(bind=True)
+    @locked_task(lambda x: f"called:{x}")
+    def function(self, x):
+        return sorted(world.locked)
+
+    assert world.run(template, 3) == ("SUCCESS", (template.name, ["3"]))
+    assert world.run(function, 3) == ("SUCCESS", ["called:3"])
+
+
+def test_a_callable_takes_what_the_task_takes(world):
+    @world.app.task
+    @locked_task(lambda a, b=2, **rest: (a, b, rest["c"]))
+    def task(a, b=2, **rest):
+        return sorted(world.locked)
+
+    one = world.run(task, 1, c=3)
+    two = world.run(task, a=1, b=2, c=3)
+
+    assert one == two
+    assert one[0] == "SUCCESS"
+
+
+def test_arguments_collected_by_name_can_be_in_the_key(world):
+    @world.app.task
+    @locked_task("{c}")
+    def task(**rest):
+        return sorted(world.locked)
+
+    assert world.run(task, c=3) == ("SUCCESS", ["3"])
+
+
+def test_a_template_without_braces_is_one_lock_for_all_calls(world):
+    @world.app.task
+    @locked_task("nightly")
+    def task(x):
+        return sorted(world.locked)
+
+    assert world.run(task, 1) == world.run(task, 2) == ("SUCCESS", ["nightly"])
+
+
+def test_a_namespaced_lock_is_the_functions_own(world):
+    @world.app.task
+    @locked_task("{x}", namespaced=True)
+    def task(x):
+        return sorted(world.locked)
+
+    _, (name,) = world.run(task, 1)
+    assert name.startswith(__name__)
+    assert name.endswith("task:1")
+
+
+def test_the_signature_of_the_body_is_kept(charge):
+    assert list(inspect.signature(charge.run).parameters) == ["order_id", "account_id", "note"]
+
+
+def test_a_key_without_a_stable_form_fails_the_task(world, charge):
+    state, error = world.run(charge, 1, object())
+
+    assert state == "FAILURE"
+    assert isinstance(error, KeyRefused)
+    assert world.locked == set()
+
+
+def test_a_callable_that_gives_no_key_fails_the_task(world):
+    @world.app.task
+    @locked_task(lambda: None)
+    def task():
+        raise AssertionError
+
+    assert isinstance(world.run(task)[1], KeyRefused)
+
+
+def test_a_failing_body_frees_its_lock(world):
+    @world.app.task
+    @locked_task("x")
+    def task():
+        raise ZeroDivisionError
+
+    assert world.run(task)[0] == "FAILURE"
+    assert world.locked == set()
+
+
+def test_a_busy_lock_gives_the_message_back(world, charge):
+    world.hold("account:7")
+
+    state, busy = world.run(charge, 1)
+
+    assert state == "REJECTED"
+    assert isinstance(busy, Busy)
+    assert (busy.requeue, busy.lock) == (True, "account:7")
+    assert "held by task other" in busy.reason
+
+
+def test_a_busy_lock_survives_the_way_from_the_child():
+    busy = pickle.loads(pickle.dumps(Busy("x", "why")))
+
+    assert (busy.lock, busy.reason, busy.requeue) == ("x", "why", True)
+
+
+def test_skip_ignores_a_task_whose_lock_is_busy(world):
+    @world.app.task
+    @locked_task("x", on_busy="skip")
+    def task():
+        raise AssertionError
+
+    world.hold("x")
+
+    assert world.run(task)[0] == "IGNORED"
+
+
+def test_raise_fails_a_task_whose_lock_is_busy(world):
+    @world.app.task
+    @locked_task("x", on_busy="raise")
+    def task():
+        raise AssertionError
+
+    world.hold("x")
+
+    assert isinstance(world.run(task)[1], LockBusy)
+
+
+@pytest.mark.parametrize("on_busy", ["requeue", "skip", "raise"])
+def test_nothing_is_skipped_or_failed_while_the_store_is_away(world, on_busy):
+    @world.app.task
+    @locked_task("x", on_busy=on_busy)
+    def task():
+        raise AssertionError
+
+    world.server.down = True
+
+    assert world.run(task)[0] == "REJECTED"
+
+
+@pytest.mark.parametrize("on_busy", ["requeue", "skip", "raise"])
+def test_nothing_is_skipped_or_failed_while_nobody_knows_who_holds_what(world, on_busy):
+    @world.app.task
+    @locked_task("x", on_busy=on_busy)
+    def task():
+        raise AssertionError
+
+    assert world.run(task, claim="unknown.1")[0] == "REJECTED"
+
+
+def test_requeue_is_refused_for_a_message_that_is_gone_already(world):
+    @world.app.task(acks_late=False)
+    @locked_task("x")
+    def task():
+        raise AssertionError
+
+    state, error = world.run(task)
+
+    assert (state, type(error)) == ("FAILURE", ConfigError)
+    assert "acks_late" in str(error)
+
+
+def test_an_unknown_mode_is_refused_where_it_is_written():
+    with pytest.raises(ConfigError, match="requeue, skip, raise"):
+        locked_task("x", on_busy="wait")
+
+
+def test_a_key_of_another_kind_is_refused_where_it_is_written():
+    with pytest.raises(ConfigError, match="template"):
+        locked_task(5)(lambda: None)
+
+
+def test_a_plain_call_and_an_eager_one_take_no_lock(world, charge):
+    world.hold("account:7")
+
+    assert charge(1) == ["account:7"]
+    assert charge.apply((1,)).get() == ["account:7"]
+    assert current_lock() is None
+
+
+def test_a_task_called_inside_another_locks_for_the_message_of_the_other(world, charge):
+    @world.app.task
+    def outer():
+        return charge(1, 5), charge.apply((1, 6)).get()
+
+    assert world.run(outer) == ("SUCCESS", (["account:5"], ["account:6"]))
+    assert world.locked == set()
+
+
+def test_the_outermost_of_nested_takers_gives_the_lock_back(world):
+    @locked_task("x")
+    def helper():
+        return current_lock().token
+
+    @world.app.task
+    @locked_task("x")
+    def task():
+        before = current_lock().token
+        inner = helper()
+        return before == inner, sorted(world.locked)
+
+    assert world.run(task) == ("SUCCESS", (True, ["x"]))
+    assert world.locked == set()
+
+
+def test_another_thread_of_the_same_claim_does_not_give_the_lock_back(world):
+    holder = Holder("lease", "lease.1", "t1")
+    here = Lock(world.store.locks, "x", holder, inherit=1)
+    there = Lock(world.store.locks, "x", holder, inherit=1)
+    token = here.acquire().token
+
+    def borrow():
+        with there:
+            assert there.token == token
+
+    thread = threading.Thread(target=borrow)
+    thread.start()
+    thread.join()
+
+    here.check()
+    assert here.release()
+
+
+def test_a_holder_that_lost_its_lock_is_told(world, caplog):
+    @world.app.task
+    @locked_task("x")
+    def task():
+        current_lock().check()
+        del world.server.memory.locks["x"]
+        with pytest.raises(LockLost, match="stop"):
+            current_lock().check()
+        return "done"
+
+    assert world.run(task) == ("SUCCESS", "done")
+    assert [r for r in caplog.records if "was lost before it was released" in r.message]
+
+
+def test_a_store_that_is_away_at_the_end_fails_no_finished_task(world, caplog):
+    @world.app.task
+    @locked_task("x")
+    def task():
+        world.server.down = True
+        return "done"
+
+    assert world.run(task) == ("SUCCESS", "done")
+    assert [r for r in caplog.records if "until its message is settled" in r.message]
+
+
+def test_the_next_delivery_takes_the_lock_of_its_dead_predecessor(world, charge):
+    dead = MemoryStore(world.server)
+    dead.leases.open(Node("dead", "w2@host"))
+    old = dead.locks.acquire("account:7", Holder("dead", "dead.1", "t1"), inherit=60)
+    dead.leases.close("dead", clean=False)
+
+    assert world.run(charge, 1, task_id="another")[0] == "REJECTED"
+    assert world.run(charge, 1, task_id="t1") == ("SUCCESS", ["account:7"])
+    assert world.server.memory.token > old.token
+
+
+def test_a_task_not_claimed_under_a_lease_is_refused_its_lock(world, charge):
+    state, error = world.run(charge, 1, claim="17")
+
+    assert (state, type(error)) == ("FAILURE", ConfigError)
+
+
+def test_an_app_without_celery_ha_is_told_what_to_write(world, charge):
+    del world.app.ha
+
+    assert "HA(app)" in str(world.run(charge, 1)[1])
+
+
+def test_a_lock_that_is_not_held_has_no_token(world):
+    lock = Lock(world.store.locks, "x", Holder("lease", "lease.1", "t"), inherit=1)
+
+    with pytest.raises(LockLost):
+        lock.token  # noqa: B018
+    world.hold("x")
+    with pytest.raises(LockBusy, match="held by task other"), lock:
+        pass
