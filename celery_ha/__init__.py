@@ -19,6 +19,7 @@ from celery_ha.errors import (
     LockBusy,
     LockError,
     LockLost,
+    PoisonTask,
     StoreError,
     StoreUnavailable,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "LockBusy",
     "LockError",
     "LockLost",
+    "PoisonTask",
     "StoreError",
     "StoreUnavailable",
     "current_lock",

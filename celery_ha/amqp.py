@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import kombu
@@ -12,6 +13,7 @@ from celery_ha import config
 from celery_ha.brokers.connection import Connection
 from celery_ha.keys import base_of, shard_names
 from celery_ha.routing import Router
+from celery_ha.worker.claimed import guarded
 
 #: The setting that says which queues are sharded.
 SHARDED = "ha_queues"
@@ -87,6 +89,11 @@ class AMQP(amqp.AMQP):
     Connection = Connection
 
     queues_cls = ShardedQueues
+
+    @cached_property
+    def send_task_message(self) -> Callable[..., Any]:
+        """Publish a task; refused inside a task whose own message has moved on (rule 13)."""
+        return guarded(self.app.ha, self._create_task_sender())
 
     def Queues(self, queues: Any, *args: Any, **kwargs: Any) -> ShardedQueues:  # noqa: N802 - Celery's name
         """Make the app's queues, shards included.

@@ -8,6 +8,7 @@
     ├── LeaseLost            this process's lease is no longer its own
     │   ├── Fenced           (also an OSError) somebody gave this node up
     │   └── DuplicateNode    the same node name is alive elsewhere
+    ├── PoisonTask           a task's attempts never came to an end
     └── LockError
         ├── LockBusy         somebody else holds the lock
         ├── LockLost         the lock was ours and is no longer
@@ -52,6 +53,10 @@ class Fenced(LeaseLost, OSError):
 
 class DuplicateNode(LeaseLost):
     """Another live worker has the same node name; start this one with a different -n."""
+
+
+class PoisonTask(HAError):
+    """The task was started too often without coming to an end; it is among the dead letters."""
 
 
 class LockError(HAError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,8 @@ from celery_ha.config import Config, defaults_for, found, read
 from celery_ha.errors import ConfigError, StoreUnavailable
 from celery_ha.store.base import LockStore, Store
 from celery_ha.store.redis.store import RedisStore
+from celery_ha.worker.claimed import guarded
+from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.step import LeaseStep
 
@@ -56,6 +59,8 @@ class HA:
         app.__dict__.pop("amqp", None)  # cached, if somebody used it before us
         app.steps["worker"].add(LeaseStep)
         app.add_defaults(self._defaults)
+        # Every thread's backend comes from here; see worker/claimed.py.
+        app._get_backend = self._guarded_backend(app._get_backend)
 
     @cached_property
     def config(self) -> Config:
@@ -65,6 +70,14 @@ class HA:
             ConfigError: a setting cannot be used; the message says what to write.
         """
         return read(self.app)
+
+    def _guarded_backend(self, make: Callable[[], Any]) -> Callable[[], Any]:
+        def backend() -> Any:
+            made = make()
+            made.store_result = guarded(self, made.store_result)
+            return made
+
+        return backend
 
     def _defaults(self) -> dict[str, object]:
         """Celery's settings as we need them, where the user has not set them.
@@ -124,6 +137,7 @@ class HA:
             serial=pool == "solo",
             watch_loop=pool == "prefork",
         )
+        self.node.heartbeats = Heartbeats(self.app)
         try:
             self.node.open()
         except StoreUnavailable as exc:

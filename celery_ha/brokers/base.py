@@ -25,7 +25,14 @@ class ClaimBroker(ABC):
 
     @abstractmethod
     def publish(self, queue: str, payload: bytes, *, priority: int = 0, publish_id: str | None = None) -> bool:
-        """Append a message and ring the queue's bell; False: ``publish_id`` was seen, nothing was added (rule 14)."""
+        """Append a message and ring the queue's bell.
+
+        Args:
+            publish_id: ``<producer>.<running number>``, the same for every repetition of one publish.
+
+        Returns:
+            False: ``publish_id`` was seen, nothing was added (rule 14).
+        """
 
     @abstractmethod
     def claim(self, lease: str, queues: Sequence[str], *, limit: int, slots: int,

@@ -43,7 +43,7 @@ class BrokerAccess:
         channel = self._channel()
         if timeout is not None:
             channel.socket_timeout = channel.socket_connect_timeout = timeout
-        pool = channel._get_pool()  # noqa: SLF001 - the one place where kombu puts all options together
+        pool = channel._get_pool()
         pool.connection_kwargs["retry"] = Retry(NoBackoff(), retries)
         return redis_py.Redis(connection_pool=pool)
 

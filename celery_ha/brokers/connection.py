@@ -17,7 +17,7 @@ from celery_ha.brokers.transport import ClaimingSentinelTransport, ClaimingTrans
 _CLAIMING = {redis.Transport: ClaimingTransport, redis.SentinelTransport: ClaimingSentinelTransport}
 
 
-class Connection(connection.Connection):  # type: ignore[misc]
+class Connection(connection.Connection):
     """A connection, and the producer whose publishes it numbers."""
 
     #: The node that consumes through this connection, set by the worker.
@@ -43,12 +43,12 @@ class Connection(connection.Connection):  # type: ignore[misc]
         return ConnectionPool(self, limit, **kwargs)
 
 
-class PooledConnection(Connection, connection.PooledConnection):  # type: ignore[misc]
+class PooledConnection(Connection, connection.PooledConnection):
     """A connection of a pool's."""
 
 
-class ConnectionPool(connection.ConnectionPool):  # type: ignore[misc]
+class ConnectionPool(connection.ConnectionPool):
     """kombu's pool names the class of its connections itself."""
 
     def new(self) -> PooledConnection:
-        return PooledConnection(self, **dict(self.connection._info(resolve=False)))  # noqa: SLF001
+        return PooledConnection(self, **dict(self.connection._info(resolve=False)))

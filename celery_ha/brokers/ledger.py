@@ -74,7 +74,7 @@ class Ledger:
     def source(self, claim: str) -> str | None:
         """Where a held claim came from."""
         found = self._claims.get(claim)
-        return found and found.source
+        return None if found is None else found.source
 
     def forget(self, claim: str) -> None:
         """Lose sight of a claim: what the broker did is unknown, rule 2 finds out."""

@@ -10,7 +10,7 @@ from kombu.transport.redis import MultiChannelPoller
 from kombu.utils.eventio import ERR, READ
 
 
-class ClaimingPoller(MultiChannelPoller):  # type: ignore[misc]
+class ClaimingPoller(MultiChannelPoller):
     """Serves claiming channels next to plain ones.
 
     Other threads wake it: an ack given while it sleeps frees a slot, and the next claim must not
@@ -53,7 +53,8 @@ class ClaimingPoller(MultiChannelPoller):  # type: ignore[misc]
 
     def handle_event(self, fileno: int, event: int) -> Any:
         if fileno == self._alarm_fd:
-            return self.on_readable(fileno), self
+            self.on_readable(fileno)
+            return None
         return super().handle_event(fileno, event)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from celery_ha.brokers.ledger import Ledger
 from celery_ha.model import Ending
 
 
-class ClaimQoS(redis.QoS):  # type: ignore[misc]
+class ClaimQoS(redis.QoS):
     """Ends claims in the ledger; leaves every other message to kombu.
 
     The ledger is the one of the lease the message was claimed under, also after that lease is gone:

@@ -94,9 +94,9 @@ class RedisBroker(Broker):
 
     def publish(self, queue: str, payload: bytes, *, priority: int = 0, publish_id: str | None = None) -> bool:
         keys = [self.layout.prefix + self.layout.source(queue, priority), self.layout.bell(queue)]
-        producer, _, _ = (publish_id or "").rpartition(".")
-        keys.append(self.layout.producer(producer or publish_id or ""))
-        return bool(self._run(PUBLISH, keys, [payload, publish_id or "", PUBLISH_MEMORY]))
+        producer, _, number = (publish_id or "").rpartition(".")
+        keys.append(self.layout.producer(producer))
+        return bool(self._run(PUBLISH, keys, [payload, number, PUBLISH_MEMORY]))
 
     def claim(
         self, lease: str, queues: Sequence[str], *, limit: int, slots: int, settle: Sequence[Settlement] = ()
@@ -117,6 +117,14 @@ class RedisBroker(Broker):
     def held(self, lease: str) -> dict[str, bool]:
         reply = self._run(HELD, [self.layout.flight(lease)], [])
         return {_text(claim): started == b"1" for claim, started in zip(*[iter(reply)] * 2, strict=True)}
+
+    def holds(self, lease: str, claim: str) -> bool:
+        """Whether an open lease has this claim in flight."""
+        names = self.layout
+        pipe = self.client.pipeline(transaction=True)
+        pipe.hexists(names.open, lease)
+        pipe.hexists(names.flight(lease), claim)
+        return all(self._reached(pipe.execute))
 
     def leave(self, lease: str) -> bool:
         names = self.layout

@@ -42,7 +42,7 @@ BATCH = 100
 SCAN_IDLE, SCAN_BUSY = 1.0, 0.25
 
 
-class ClaimingChannel(redis.Channel):  # type: ignore[misc]
+class ClaimingChannel(redis.Channel):
     """A kombu Redis channel that claims."""
 
     QoS = ClaimQoS
@@ -76,7 +76,7 @@ class ClaimingChannel(redis.Channel):  # type: ignore[misc]
         return self._raw
 
     def _inplace_augment_message(self, message: dict[str, Any], exchange: str, routing_key: str) -> None:
-        """kombu calls this again, with the same properties, when it retries a publish (rule 14)."""
+        """Kombu calls this again, with the same properties, when it retries a publish (rule 14)."""
         super()._inplace_augment_message(message, exchange, routing_key)
         message["properties"].setdefault("ha_publish_id", self.connection.client.next_publish_id())
 
@@ -94,9 +94,9 @@ class ClaimingChannel(redis.Channel):  # type: ignore[misc]
         layout = self.layout
         publish_id = str(message["properties"].get("ha_publish_id", ""))
         source = layout.source(queue, self._get_message_priority(message, reverse=False))
-        producer = layout.producer(publish_id.rpartition(".")[0])
-        keys = [layout.prefix + source, layout.bell(queue), producer]
-        PUBLISH(self.raw, keys, [dumps(message), publish_id, PUBLISH_MEMORY])
+        producer, _, number = publish_id.rpartition(".")
+        keys = [layout.prefix + source, layout.bell(queue), layout.producer(producer)]
+        PUBLISH(self.raw, keys, [dumps(message), number, PUBLISH_MEMORY])
 
     @staticmethod
     def _is_reply(message: dict[str, Any]) -> bool:
@@ -105,7 +105,7 @@ class ClaimingChannel(redis.Channel):  # type: ignore[misc]
 
     # -- consuming --------------------------------------------------------------------------
 
-    def basic_consume(  # noqa: PLR0913 - kombu's signature
+    def basic_consume(
         self, queue: str, no_ack: bool, callback: Callable[[Any], Any], consumer_tag: str, **kwargs: Any  # noqa: FBT001
     ) -> Any:
         ret = super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
@@ -210,7 +210,7 @@ class ClaimingChannel(redis.Channel):  # type: ignore[misc]
         return self._heard(reply) if asked == "bell" else self._received(reply)
 
     def _flush_brpop_reauth(self) -> None:
-        """kombu 5.7 renews credentials between two commands; kombu 5.6 has no such thing."""
+        """Kombu 5.7 renews credentials between two commands; kombu 5.6 has no such thing."""
         flush = getattr(super(), "_flush_brpop_reauth", None)
         if flush is not None:
             flush()
@@ -321,7 +321,7 @@ class ClaimingChannel(redis.Channel):  # type: ignore[misc]
         super().close()
 
 
-class ClaimingTransport(redis.Transport):  # type: ignore[misc]
+class ClaimingTransport(redis.Transport):
     """``redis://``, ``rediss://``, ``redis+socket://``."""
 
     Channel = ClaimingChannel
@@ -331,11 +331,11 @@ class ClaimingTransport(redis.Transport):  # type: ignore[misc]
         self.cycle = ClaimingPoller()
 
 
-class ClaimingSentinelChannel(ClaimingChannel, redis.SentinelChannel):  # type: ignore[misc]
+class ClaimingSentinelChannel(ClaimingChannel, redis.SentinelChannel):
     """A claiming channel on the master that Sentinel names."""
 
 
-class ClaimingSentinelTransport(redis.SentinelTransport):  # type: ignore[misc]
+class ClaimingSentinelTransport(redis.SentinelTransport):
     """``sentinel://``."""
 
     Channel = ClaimingSentinelChannel

@@ -4,13 +4,14 @@ Every node runs an :class:`Observer`; the roles differ in how often it looks and
 with what it saw. Any node may depose a leader with evidence; deputies just have it first, because
 they look all the time.
 
-There is no thread here: whoever drives :meth:`Observer.step` waits for ``again_in`` seconds, or
-until the node's bell rings, and calls it again.
+There is no thread and no clock here: all times are those that the court notes in its looks, and
+whoever drives :meth:`Observer.step` waits for ``again_in`` seconds, or until the node's bell rings,
+and calls it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from celery_ha.brokers.base import RecoveryBroker
@@ -76,7 +77,6 @@ class Observer:
         court: the store.
         broker: where the claims of the dead are in flight.
         locks: where their locks are held.
-        clock: local monotonic time, the one that ``court`` notes in a look.
         ttl: this node's own TTL: how long the leader's rounds may stand still, and how long a
             stranger on the broker may be unknown to the store.
         pace: how often to look.
@@ -90,7 +90,6 @@ class Observer:
         broker: RecoveryBroker,
         locks: LockStore,
         *,
-        clock: Callable[[], float],
         ttl: float,
         pace: Pace | None = None,
         patience: Patience | None = None,
@@ -99,7 +98,6 @@ class Observer:
         self._court = court
         self._broker = broker
         self._locks = locks
-        self._clock = clock
         self._ttl = ttl
         self._pace = pace or Pace()
         self._patience = patience or Patience()
@@ -174,13 +172,11 @@ class Observer:
             return _IDLE
         node = look.nodes[leader.lease]
         verdict = dead or Verdict(leader.lease, STOPPED_JUDGING, look.counters[leader.lease], node.connections)
-        term = self._court.depose(
-            self.lease, verdict, term=leader.term, rounds=leader.rounds, fence=dead is not None
-        )
+        term = self._court.depose(self.lease, verdict, term=leader.term, rounds=leader.rounds, fence=dead is not None)
         return _Deeds(elected=term, fenced=(verdict,) if dead and term is not None else ())
 
     def _recover(self, look: Look) -> list[Recovered]:
-        strangers = self._ripe_strangers(look)
+        strangers = self._still_strangers(look, self._ripe_strangers(look))
         if not (look.fenced or strangers):
             return []
         return recover(look.fenced, self._broker, self._locks, self._court, strangers=strangers)
@@ -197,6 +193,21 @@ class Observer:
         self._strangers = unknown_since(self._strangers, self._broker.strangers(known), self._state, look.ended)
         longest = max([self._ttl, *(node.ttl for node in look.nodes.values())])
         return [lease for lease, since in self._strangers.items() if look.started - since >= longest]
+
+    def _still_strangers(self, look: Look, ripe: list[str]) -> list[str]:
+        """Those that a fresh look knows as little: a lease may have opened since, the more so if we slept.
+
+        The broker's fence cannot ask the store, so a sleep between this look and the fence is
+        not noticed: a node that opened its lease in that very time is refused and takes a new one.
+        """
+        if not ripe:
+            return ripe
+        again = self._court.look()
+        if again.leader is None or look.leader is None or again.leader.term != look.leader.term:
+            return []
+        known = {*again.nodes, *(item.node.lease for item in again.fenced)}
+        same = again.session == look.session
+        return [lease for lease in ripe if same and lease not in known]
 
     def _next(self, look: Look, role: Role, deeds: _Deeds, suspected: Collection[str]) -> float:
         if deeds.elected is not None or deeds.fenced:

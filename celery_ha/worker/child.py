@@ -10,7 +10,7 @@ from celery import current_app
 from celery.exceptions import Reject
 
 
-class NotStarted(Reject):  # type: ignore[misc]
+class NotStarted(Reject):
     """The lease was not trusted at the last moment: the body did not run."""
 
 

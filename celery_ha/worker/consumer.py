@@ -16,16 +16,18 @@ from celery_ha.worker.pool import GuardedPool
 logger = logging.getLogger(__name__)
 
 
-class Consumer(consumer.Consumer):  # type: ignore[misc]
+class Consumer(consumer.Consumer):
     """Claims under the node's lease; follows its shards; comes back after a fence."""
 
     node: WorkerNode
+    pool: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.node = kwargs["app"].ha.node
         super().__init__(*args, **kwargs)
         self.node.concurrency = lambda: int(self.pool.num_processes or 1)
         self.node.later = lambda delay, call: self.timer.call_after(delay, call)
+        self.node.lend = self._lend
         self.node.on_members = self._members_changed
 
     # -- connecting -------------------------------------------------------------------------
@@ -96,6 +98,11 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         if getattr(p, "__name__", "") in {"ack_log_error", "reject_log_error"}:
             return self.call_soon_ack(p, *args, **kwargs)
         return super().call_soon(p, *args, **kwargs)
+
+    def _lend(self, count: int) -> None:
+        """Credit for messages that wait here without wanting a slot, as Celery gives it to ETA tasks."""
+        if self.qos is not None:
+            (self.qos.increment_eventually if count > 0 else self.qos.decrement_eventually)(abs(count))
 
     def _limit_task(self, request: Any, bucket: Any, tokens: float) -> Any:
         """A rate limit makes it wait: it asks again before it starts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -20,8 +21,10 @@ from celery_ha.detector import Patience
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import Observed, Observer, Pace
+from celery_ha.failover.roles import Role
 from celery_ha.model import Ending, Node
 from celery_ha.store.base import Store
+from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.life import Life
 from celery_ha.worker.page import TrustPage
 from celery_ha.worker.shards import owned_shards
@@ -73,11 +76,12 @@ class WorkerNode:
         self.wake: Callable[[], None] = lambda: None
         #: Runs a function on the main loop after some seconds.
         self.later: Callable[[float, Callable[[], None]], Any] = lambda _delay, call: call()
+        #: Raises (or lowers) the prefetch count by what waits here without wanting a slot.
+        self.lend: Callable[[int], None] = lambda _count: None
         #: Called from a thread when membership changed.
         self.on_members: Callable[[], None] = lambda: None
-        #: Called from a thread with every step of the observer.
-        self.on_observed: Callable[[Observed], None] = lambda _observed: None
-        self.suspected: Callable[[], frozenset[str]] = frozenset
+        #: Listens to Celery's heartbeat events while this node observes all the time.
+        self.heartbeats: Heartbeats | None = None
         self._control = control
         self._serial = serial
         self._watch_loop = watch_loop
@@ -85,6 +89,7 @@ class WorkerNode:
         self._shards = {queue: count for queue, count in config.queues.items() if queue in queues}
         self._stock_due = 0.0
         self._busy: OrderedDict[str, int] = OrderedDict()
+        self._aside: ThreadPoolExecutor | None = None
         self._life: Life | None = None
 
     # -- life -------------------------------------------------------------------------------
@@ -112,15 +117,15 @@ class WorkerNode:
         keeper.open()
         observer = Observer(
             node.lease, self.store.court, self._control, self.store.locks,
-            clock=monotonic, ttl=self.config.lease_ttl,
+            ttl=self.config.lease_ttl,
             pace=Pace(self.config.look_every),
             patience=Patience(confirm_after=self.config.confirm_after),
         )
         self._life = Life(
             keeper, observer, Ledger(node.lease, self._on_owed), self.page,
             wait=lambda seconds: self.store.leases.wait(node.lease, seconds),
-            suspected=lambda: self.suspected(),
-            on_observed=lambda observed: self.on_observed(observed),
+            suspected=self._suspects,
+            on_observed=self._on_observed,
             on_change=self._on_change,
         )
         self._life.start()
@@ -151,6 +156,8 @@ class WorkerNode:
         if life is None:
             return True
         clean = False
+        if self._aside is not None:
+            self._aside.submit(lambda: None).result()
         if not life.fenced:
             for claim in life.ledger.held():
                 life.ledger.end(claim, Ending.RELEASE)
@@ -161,6 +168,10 @@ class WorkerNode:
                 logger.warning("What %s still held is left to the leader: %s", self.name, exc)
             clean = life.keeper.goodbye()
         life.end()
+        if self._aside is not None:
+            self._aside.shutdown()
+        if self.heartbeats:
+            self.heartbeats.listen(False)  # noqa: FBT003
         self._life = None
         return clean
 
@@ -257,6 +268,14 @@ class WorkerNode:
             self.refused()
         return granted
 
+    def confirm(self, lease: str, claim: str) -> bool:
+        """Ask the broker whether a claim is still in flight under its lease; from any process.
+
+        Raises:
+            StoreUnavailable: the broker was not reached.
+        """
+        return self._control.holds(lease, claim)
+
     def defer(self, claim: str) -> None:
         """A started attempt did not run its body after all and waits."""
         if self._life is not None:
@@ -278,6 +297,22 @@ class WorkerNode:
                 self.give_back(claim)
                 given.append(claim)
         return tuple(given)
+
+    def aside(self, call: Callable[[], object]) -> None:
+        """Run something that may wait for a server off the loop, one after the other."""
+        if self._aside is None:
+            self._aside = ThreadPoolExecutor(1, thread_name_prefix="ha-aside")
+        self._aside.submit(_logged, call)
+
+    def locks_ended(self, claim: str, task: str = "") -> None:
+        """Free the locks of a claim whose process is gone, and with ``task`` what is in trust for it (rules 5, 8)."""
+        tasks = (task,) if task else ()
+        self.aside(lambda: self.store.locks.ended((claim,), tasks))
+
+    def bury(self, claim: str, reason: str) -> None:
+        """To the dead letters; from any thread."""
+        if self._life is not None:
+            self._life.ledger.end(claim, Ending.DEAD, reason=reason)
 
     def times_busy(self, task: str) -> int:
         """How often this task found its lock busy here before."""
@@ -304,6 +339,23 @@ class WorkerNode:
 
     # -- inside -----------------------------------------------------------------------------
 
+    def _suspects(self) -> frozenset[str]:
+        return self.heartbeats.suspects() if self.heartbeats else frozenset()
+
+    def _on_observed(self, observed: Observed) -> None:
+        """From the observer's thread: say what was done, listen if that is our part."""
+        if self.heartbeats:
+            self.heartbeats.listen(observed.role is not Role.WATCHER)
+        if observed.elected is not None:
+            logger.info("%s leads in term %d", self.name, observed.elected)
+        for verdict in observed.fenced:
+            logger.warning("Fenced lease %s: %s", verdict.lease, verdict.reason)
+        for result in observed.recovered:
+            logger.warning(
+                "Recovered lease %s: %d messages back in their queues, %d of them had started, %d locks settled",
+                result.lease, result.requeued, result.restarted, result.locks,
+            )
+
     def _on_owed(self) -> None:
         self.wake()
 
@@ -316,3 +368,10 @@ class WorkerNode:
         owed = ledger.owed()
         if owed and self.broker.settle(ledger.lease, owed):
             ledger.confirmed(owed)
+
+
+def _logged(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except Exception:
+        logger.exception("%r failed", call)

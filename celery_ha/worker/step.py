@@ -12,7 +12,7 @@ from celery_ha.worker.banner import banner
 from celery_ha.worker.starts import Starts
 
 
-class LeaseStep(bootsteps.StartStopStep):  # type: ignore[misc]
+class LeaseStep(bootsteps.StartStopStep):
     """Opens the lease when the worker is put together: before it connects, before it forks."""
 
     requires = ("celery.worker.components:Pool",)

@@ -6,7 +6,7 @@ An adapter is added by one more entry in ``BENCHES``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import pytest
@@ -74,8 +74,8 @@ BENCHES: dict[str, Callable[[pytest.FixtureRequest], Bench]] = {
 
 
 @pytest.fixture(params=BENCHES)
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    yield BENCHES[request.param](request)
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return BENCHES[request.param](request)
 
 
 @pytest.fixture
@@ -100,7 +100,9 @@ def fill(broker: Broker, text: str, *, queue: str = "q", priority: int = 0) -> N
         assert broker.publish(queue, message(name), priority=priority)
 
 
-def take(broker: Broker, lease: str, limit: int, *, slots: int = 0, queues: tuple[str, ...] = ("q",)) -> tuple[Claim, ...]:
+def take(
+    broker: Broker, lease: str, limit: int, *, slots: int = 0, queues: tuple[str, ...] = ("q",)
+) -> tuple[Claim, ...]:
     return broker.claim(lease, queues, limit=limit, slots=slots).claims
 
 

@@ -1,9 +1,10 @@
 """Run many seeds, or replay one.
 
-    python -m tests.simulation --seeds 2000 --start 0
-    python -m tests.simulation --seed 17 --trace
-    python -m tests.simulation --seeds 500 --rule-off 3
+python -m tests.simulation --seeds 2000 --start 0
+python -m tests.simulation --seed 17 --trace
+python -m tests.simulation --seeds 500 --rule-off 3
 """
+# ruff: noqa: T201 - its output is its product
 
 from __future__ import annotations
 

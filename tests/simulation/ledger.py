@@ -121,7 +121,9 @@ class Ledger:
         if not shut and (record is None or not record.started):
             raise Violation(f"G2: claim {claim.id} runs and is not in flight as started")
         if shut and not process.troubled("suspend", "drop"):
-            raise Violation(f"G2: claim {claim.id} starts after the fence of its lease ({self.fences.get(claim.lease)})")
+            raise Violation(
+                f"G2: claim {claim.id} starts after the fence of its lease ({self.fences.get(claim.lease)})"
+            )
         self.launched.add(claim.id)
 
     def put_back(self, claim: Claim) -> None:

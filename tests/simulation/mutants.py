@@ -15,10 +15,12 @@ from unittest.mock import patch
 
 from celery_ha import detector
 from celery_ha.brokers.memory import MemoryBroker
+from celery_ha.failover import observer as _observer
 from celery_ha.failover import recovery
 from celery_ha.failover.keeper import Keeper
-from celery_ha.failover.observer import Observer
+from celery_ha.failover.observer import _IDLE, Observer
 from celery_ha.model import Claim, Look
+from celery_ha.store.memory import locks as _locks
 from tests.simulation.ledger import TrackedBroker, TrackedStore
 from tests.simulation.worker import Process
 from tests.simulation.world import Producer
@@ -163,10 +165,6 @@ def _only_the_last_id(self: MemoryBroker, publish_id: str) -> bool:
 def _nothing(value: Any) -> Callable[..., Any]:
     return lambda *args, **kwargs: value
 
-
-from celery_ha.failover import observer as _observer  # noqa: E402
-from celery_ha.failover.observer import _IDLE  # noqa: E402
-from celery_ha.store.memory import locks as _locks  # noqa: E402
 
 _may_take = _locks._may_take
 _watch_leader = Observer._watch_leader

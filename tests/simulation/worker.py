@@ -9,7 +9,7 @@ Mutants override the small methods.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from celery_ha.brokers.memory import MemoryBroker
 from celery_ha.detector import Patience
@@ -17,10 +17,11 @@ from celery_ha.envelope import redelivered
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import Observer, Pace
-from celery_ha.model import Claim, Ending, Holder, Node, Settlement
+from celery_ha.model import Claim, Ending, Node, Settlement
 from celery_ha.store.memory import MemoryStore
-from tests.simulation.kernel import Owner, Thread
-from tests.simulation.ledger import INHERIT, Message, effect
+from tests.simulation.child import Child
+from tests.simulation.kernel import Owner
+from tests.simulation.network import Caller, Wire
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -31,90 +32,9 @@ WEDGED_AFTER = 3.0
 CONFIRM_AFTER = 0.5
 PACE = Pace(look_every=0.3, suspicious_every=0.15)
 PATIENCE = Patience(confirm_after=CONFIRM_AFTER, late_after=0.8)
-#: Seconds after which a client gives a call up and drops its connection.
-SOCKET_TIMEOUT = 1.5
 POLL = 0.35
 #: Seconds between two readings of what the lease holds (30 in the product).
 RECONCILE = 5.0
-
-
-class Wire:
-    """A port as one thread owner reaches it: every call goes through the faults."""
-
-    def __init__(self, owner: Caller, target: Any, store: MemoryStore | None) -> None:
-        self._owner, self._target, self._store = owner, target, store
-
-    def __getattr__(self, name: str) -> Any:
-        method, owner, store = getattr(self._target, name), self._owner, self._store
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return owner.call(store, name, method, args, kwargs)
-
-        self.__dict__[name] = call
-        return call
-
-
-class Caller(Owner):
-    """Whoever makes port calls over a network that fails."""
-
-    def __init__(self, world: World, name: str) -> None:
-        super().__init__()
-        self.world = world
-        self.name = name
-        #: Claims it requeued in the present round of judging.
-        self.round: list[Claim] = []
-        self.cut_until = 0.0
-
-    def call(self, store: MemoryStore | None, name: str, method: Any, args: Any, kwargs: Any) -> Any:
-        world, started = self.world, self.clock()
-        lost = world.call_fault(self, "before", name)
-        self._reach(store, name, method, args, kwargs)
-        world.ledger.moving = []
-        result = method(*args, **kwargs)
-        if name == "requeue":
-            self.round += world.ledger.moving
-            world.ledger.check_order(self.round, world.broker)
-        effect(world.ledger, name, args, result, world)
-        if name == "look":
-            self.round = []
-            result = replace(result, started=started, ended=self.clock())
-            if world.slow_until > world.kernel.now:
-                world.kernel.sleep(1.0)
-                result = replace(result, ended=self.clock())
-        lost = world.call_fault(self, "after", name) or lost
-        if lost or self._cut() > 0:
-            world.trace("lost reply", self.name, name)
-            self._disconnect(store)
-            raise StoreUnavailable
-        return result
-
-    def clock(self) -> float:
-        return self.world.kernel.now
-
-    def _cut(self) -> float:
-        """Seconds for which nothing is reached."""
-        return max(self.cut_until, self.world.outage_until) - self.world.kernel.now
-
-    def _reach(self, store: MemoryStore | None, name: str, method: Any, args: Any, kwargs: Any) -> None:
-        """Wait through a stall of the server; give up at the socket timeout, which may be too late to matter."""
-        world = self.world
-        kernel = world.kernel
-        give_up = kernel.now + SOCKET_TIMEOUT
-        while world.stalled_until > kernel.now and self._cut() <= 0:
-            if world.stalled_until > give_up:
-                kernel.sleep(give_up - kernel.now)
-                if name in world.buffered and world.rng.random() < 0.5:
-                    world.later(world.stalled_until, name, method, args, kwargs)
-                self._disconnect(store)
-                raise StoreUnavailable
-            kernel.sleep(world.stalled_until - kernel.now)
-        if self._cut() > 0:
-            kernel.sleep(min(0.05, self._cut()))
-            raise StoreUnavailable
-
-    def _disconnect(self, store: MemoryStore | None) -> None:
-        if store is not None:
-            store.disconnect()
 
 
 class Process(Caller):
@@ -172,12 +92,23 @@ class Process(Caller):
 
     def make_keeper(self, node: Node) -> Keeper:
         return Keeper(
-            node, self.leases, self.broker, clock=self.clock, margin=MARGIN, wedged_after=WEDGED_AFTER  # type: ignore[arg-type]
+            node,
+            self.leases,
+            self.broker,
+            clock=self.clock,
+            margin=MARGIN,
+            wedged_after=WEDGED_AFTER,  # type: ignore[arg-type]
         )
 
     def make_observer(self, lease: str) -> Observer:
         return Observer(
-            lease, self.court, self.broker, self.locks, clock=self.clock, ttl=TTL, pace=PACE, patience=PATIENCE  # type: ignore[arg-type]
+            lease,
+            self.court,
+            self.broker,
+            self.locks,
+            ttl=TTL,
+            pace=PACE,
+            patience=PATIENCE,  # type: ignore[arg-type]
         )
 
     @property
@@ -430,60 +361,3 @@ class Process(Caller):
         if silent > TTL * 2 / 3 - 1.0 or any(to - since > 0.1 for _, since, to in drops):
             return True
         return bool(drops) and silent > 0.1
-
-
-class Child(Caller):
-    """One attempt at a task, in a process or thread of its own."""
-
-    def __init__(self, process: Process, claim: Claim) -> None:
-        super().__init__(process.world, f"{process.name}/{claim.id}")
-        self.process = process
-        self.claim = claim
-        self.message = Message.read(claim.payload)
-        self.store = MemoryStore(self.world.store, self.clock)
-        self.locks = Wire(self, self.store.locks, self.store)
-        self.broker = Wire(self, MemoryBroker(self.world.broker), None)
-        self.thread: Thread = self.world.kernel.spawn(self, self._run)
-
-    def holder(self) -> Holder:
-        return Holder(self.process.lease_of(self), self.claim.id, self.message.task)
-
-    def _run(self) -> None:
-        try:
-            outcome = self._body()
-        except StoreUnavailable:
-            outcome = "failed"
-        while self.process.frozen:
-            self.world.kernel.sleep(0.5)
-        if not self.process.dead:
-            self.process.child_done(self, outcome)
-
-    def _body(self) -> str:
-        kernel, message, token = self.world.kernel, self.message, None
-        kernel.sleep(message.duration / 2)
-        if message.lock is not None:
-            token = self._lock(message.lock)
-            if token is None:
-                kernel.sleep(0.5)
-                return "busy"
-        kernel.sleep(message.duration)
-        if message.lock is not None and token is not None:
-            if not self.locks.holds(message.lock, self.holder(), token):
-                return "lost"
-        if not self.process.child_may_write(self):
-            return "lost"
-        self.world.ledger.result(self.claim, message.number, self.world.broker)
-        if message.lock is not None and token is not None:
-            try:
-                self.locks.release(message.lock, self.holder(), token)
-            except StoreUnavailable:
-                pass
-        return "ok"
-
-    def _lock(self, name: str) -> int | None:
-        for _ in range(2):
-            try:
-                return self.locks.acquire(name, self.holder(), inherit=INHERIT).token
-            except StoreUnavailable:
-                self.world.kernel.sleep(0.2)
-        return None

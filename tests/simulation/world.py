@@ -7,10 +7,12 @@ from typing import Any
 
 from celery_ha.brokers.memory import MemoryBroker
 from celery_ha.errors import StoreUnavailable
+from tests.simulation.child import Child
 from tests.simulation.faults import Plan
 from tests.simulation.kernel import Kernel, Owner
-from tests.simulation.ledger import Ledger, Message, TrackedBroker, TrackedStore, Violation
-from tests.simulation.worker import SOCKET_TIMEOUT, TTL, Caller, Child, Process, Wire
+from tests.simulation.ledger import Ledger, Message, TrackedBroker, TrackedStore, Violation, effect
+from tests.simulation.network import SOCKET_TIMEOUT, Caller, Wire
+from tests.simulation.worker import TTL, Process
 
 #: Simulated seconds in which things go wrong, and within which everything must be done afterwards.
 CHAOS = 16.0
@@ -185,10 +187,9 @@ class World:
 
     def later(self, at: float, name: str, method: Any, args: Any, kwargs: Any) -> None:
         """A request that waits in the server's socket buffer happens although its caller gave up."""
-        from tests.simulation.ledger import effect
 
         def happen() -> None:
-            self.kernel.sleep(at - self.kernel.now + self.rng.uniform(0.0, 0.3))
+            self.kernel.sleep(at - self.kernel.now + self.rng.uniform(0.0, self.rng.choice([0.1, 2.0])))
             while self.stalled_until > self.kernel.now:
                 self.kernel.sleep(self.stalled_until - self.kernel.now)
             self.trace("happens late:", name, args[:2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -24,6 +25,8 @@ if os.environ.get("PROBE_PREFETCH"):
     app.conf.worker_prefetch_multiplier = int(os.environ["PROBE_PREFETCH"])
 if os.environ.get("PROBE_KEYPREFIX"):
     app.conf.broker_transport_options = {"global_keyprefix": os.environ["PROBE_KEYPREFIX"]}
+if os.environ.get("PROBE_CONF"):
+    app.conf.update(json.loads(os.environ["PROBE_CONF"]))
 if os.environ.get("PROBE_PLAIN"):
     app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True)
     app.conf.setdefault("worker_prefetch_multiplier", 1)

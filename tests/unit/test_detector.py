@@ -137,7 +137,9 @@ def test_leader_is_idle_since_its_last_finished_round(rounds: tuple[int, ...], i
     state = AFRESH
     for index, count in enumerate(rounds):
         leader = Leader("w1-lease", term=3, rounds=count)
-        state, _ = observe(state, look((index * 2.0, 0.0, index, BOTH, "s"), leader=leader), interval=2.0, patience=PATIENCE)
+        state, _ = observe(
+            state, look((index * 2.0, 0.0, index, BOTH, "s"), leader=leader), interval=2.0, patience=PATIENCE
+        )
     assert state.idle(4.0) == idle
 
 

@@ -1,14 +1,34 @@
 -- Append a message and ring its queue's bell.
 --
--- KEYS[1] the list   KEYS[2] the queue's bell   KEYS[3] last publish id of this producer
--- ARGV[1] payload   ARGV[2] publish id, or empty   ARGV[3] seconds to remember it
--- Returns 1; 0 if the producer's last publish had the same id (its reply was lost): nothing is added.
--- One producer publishes one message at a time, so its last id is all that a retry can repeat;
--- after Kafka's idempotent producer (KIP-98), which also keeps one sequence number a producer.
+-- KEYS[1] the list   KEYS[2] the queue's bell   KEYS[3] what this producer published last
+-- ARGV[1] payload   ARGV[2] running number of this publish, or empty   ARGV[3] seconds to remember it
+-- Returns 1; 0 if this number was seen before: nothing is added (rule 14).
+--
+-- A producer's publishes are numbered, and a number comes again only when its reply was lost, on the
+-- same connection or on a later one. Remembered are the highest number and, as bits, which of the 32
+-- up to it were seen: the anti-replay window of RFC 4303, 3.4.3. A number older than the window is
+-- added: twice is allowed where lost is not.
 
 if ARGV[2] ~= '' then
-  if redis.call('GET', KEYS[3]) == ARGV[2] then return 0 end
-  redis.call('SET', KEYS[3], ARGV[2], 'EX', ARGV[3])
+  local number = tonumber(ARGV[2])
+  local seen = redis.call('GET', KEYS[3])
+  local highest, window = number, 1
+  if seen then
+    local last, bits = string.match(seen, '^(%d+) (%d+)$')
+    last, bits = tonumber(last), tonumber(bits)
+    local behind = last - number
+    if behind < 0 then
+      window = behind > -32 and bit.bor(bit.lshift(bits, -behind), 1) or 1
+    elseif behind < 32 then
+      local mark = bit.lshift(1, behind)
+      if bit.band(bits, mark) ~= 0 then return 0 end
+      highest, window = last, bit.bor(bits, mark)
+    else
+      highest, window = last, bits
+    end
+  end
+  if window < 0 then window = window + 4294967296 end
+  redis.call('SET', KEYS[3], string.format('%.0f %.0f', highest, window), 'EX', ARGV[3])
 end
 redis.call('LPUSH', KEYS[1], ARGV[1])
 if redis.call('ZADD', KEYS[2], 0, '1') == 1 then

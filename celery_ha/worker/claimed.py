@@ -1,0 +1,60 @@
+"""What a running task sends into the world is checked against its claim first (rule 13).
+
+A zombie's task, paused and woken after its message has moved on, must write no result and publish
+nothing: the same task runs elsewhere by now. While the lease is trusted nothing has moved, so the
+check costs a look at a page of memory; only in doubt is the broker asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from time import monotonic, sleep
+from typing import Any
+
+from celery._state import get_current_worker_task
+
+from celery_ha.errors import Fenced, StoreUnavailable
+
+#: Seconds between two questions while the broker does not answer.
+AGAIN = 0.2
+#: Seconds of silence after which the answer is taken to be no.
+GIVE_UP = 300.0
+
+
+def ensure_claimed(ha: Any) -> None:
+    """Return if the current task, if there is one, still has its claim.
+
+    A task that was acked before it ran runs only once whatever happens, and may go on.
+
+    Raises:
+        Fenced: the message has moved on, or the broker was silent for too long to tell.
+    """
+    task = get_current_worker_task()
+    if task is None or ha.node is None or not task.acks_late:
+        return
+    claim = str((task.request.properties or {}).get("delivery_tag", ""))
+    lease, dot, _ = claim.rpartition(".")
+    if not dot or ha.node.page.trusts(lease):
+        return
+    deadline = monotonic() + GIVE_UP
+    while not ha.node.page.trusts(lease):
+        try:
+            if ha.node.confirm(lease, claim):
+                return
+            raise Fenced(f"task {task.request.id} was given to somebody else while it ran; its outcome is dropped")
+        except StoreUnavailable:
+            if monotonic() > deadline:
+                raise Fenced(f"task {task.request.id}: the broker cannot say whose it is") from None
+            sleep(AGAIN)
+
+
+def guarded(ha: Any, write: Callable[..., Any]) -> Callable[..., Any]:
+    """``write``, refused for a task whose message has moved on."""
+
+    @wraps(write)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        ensure_claimed(ha)
+        return write(*args, **kwargs)
+
+    return checked

@@ -1,0 +1,70 @@
+"""A simulated attempt at a task: the child process or the thread that runs its body."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from celery_ha.brokers.memory import MemoryBroker
+from celery_ha.errors import StoreUnavailable
+from celery_ha.model import Claim, Holder
+from celery_ha.store.memory import MemoryStore
+from tests.simulation.kernel import Thread
+from tests.simulation.ledger import INHERIT, Message
+from tests.simulation.network import Caller, Wire
+
+if TYPE_CHECKING:
+    from tests.simulation.worker import Process
+
+
+class Child(Caller):
+    """One attempt at a task, in a process or thread of its own."""
+
+    def __init__(self, process: Process, claim: Claim) -> None:
+        super().__init__(process.world, f"{process.name}/{claim.id}")
+        self.process = process
+        self.claim = claim
+        self.message = Message.read(claim.payload)
+        self.store = MemoryStore(self.world.store, self.clock)
+        self.locks = Wire(self, self.store.locks, self.store)
+        self.broker = Wire(self, MemoryBroker(self.world.broker), None)
+        self.thread: Thread = self.world.kernel.spawn(self, self._run)
+
+    def holder(self) -> Holder:
+        return Holder(self.process.lease_of(self), self.claim.id, self.message.task)
+
+    def _run(self) -> None:
+        try:
+            outcome = self._body()
+        except StoreUnavailable:
+            outcome = "failed"
+        while self.process.frozen:
+            self.world.kernel.sleep(0.5)
+        if not self.process.dead:
+            self.process.child_done(self, outcome)
+
+    def _body(self) -> str:
+        kernel, message, token = self.world.kernel, self.message, None
+        kernel.sleep(message.duration / 2)
+        if message.lock is not None:
+            token = self._lock(message.lock)
+            if token is None:
+                kernel.sleep(0.5)
+                return "busy"
+        kernel.sleep(message.duration)
+        if message.lock and token and not self.locks.holds(message.lock, self.holder(), token):
+            return "lost"
+        if not self.process.child_may_write(self):
+            return "lost"
+        self.world.ledger.result(self.claim, message.number, self.world.broker)
+        if message.lock and token:
+            with contextlib.suppress(StoreUnavailable):
+                self.locks.release(message.lock, self.holder(), token)
+        return "ok"
+
+    def _lock(self, name: str) -> int | None:
+        try:
+            return self.locks.acquire(name, self.holder(), inherit=INHERIT).token
+        except StoreUnavailable:
+            self.world.kernel.sleep(0.2)
+        return self.locks.acquire(name, self.holder(), inherit=INHERIT).token

@@ -1,0 +1,91 @@
+"""Writes ``docs/settings.md`` from the comments in ``celery_ha/config.py``.
+
+python tools/settings.py            write it
+python tools/settings.py --check    fail if it is not up to date
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from celery_ha import config
+
+PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
+MARK = "#:"
+
+#: Settings that are read and checked, and that nothing acts on yet.
+NOT_YET = {
+    "renew_every": "Not in force yet: a lease is renewed every third of its TTL.",
+    "max_deliveries": "Not in force yet: attempts are counted, nothing is dead-lettered for their number.",
+}
+
+HEAD = """# Settings
+
+All are optional, and all are settings of the Celery app: `app.conf.ha_lease_ttl = 5`, `ha_lease_ttl` in a module of
+settings, or `CELERY_HA_LEASE_TTL` with `namespace="CELERY"`. They are read once, when the app is finalised; a
+misspelt, wrong or contradictory one stops the app with a sentence that says what to write instead. Durations are
+seconds. Those that follow from the TTL need not be set: set `ha_lease_ttl` alone and the rest fits.
+
+This page is written by `tools/settings.py` from the comments in `celery_ha/config.py`.
+"""
+
+
+def page() -> str:
+    """The page as it should be."""
+    sections = "\n".join(_section(name, text) for name, text in _comments())
+    return f"{HEAD}\n{sections}\n{_celery_defaults()}"
+
+
+def _section(name: str, text: str) -> str:
+    later = f"\n**{NOT_YET[name]}**\n" if name in NOT_YET else ""
+    return f"## `{config.SETTING}{name}`\n\n{text}\n{later}"
+
+
+def _celery_defaults() -> str:
+    changed = "\n".join(f"| `{key}` | `{value}` |" for key, value in config.CELERY_DEFAULTS.items())
+    return (
+        "## Celery's own settings\n\n"
+        "Changed by `HA(app)` unless you set them yourself or set `ha_defaults = False`; the worker's banner lists "
+        f"what was changed.\n\n| setting | value |\n|---|---|\n{changed}\n"
+    )
+
+
+def _comments() -> Iterator[tuple[str, str]]:
+    """Each field of ``Config`` with the comment above it."""
+    source = inspect.getsource(config)
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef) and node.name == config.Config.__name__:
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                    yield field.target.id, _above(lines, field.lineno - 1)
+
+
+def _above(lines: list[str], at: int) -> str:
+    first = at
+    while lines[first - 1].strip().startswith(MARK):
+        first -= 1
+    return (
+        "\n".join(line.strip().removeprefix(MARK).strip() for line in lines[first:at])
+        .replace("``", "`")
+        .replace(":data:", "")
+    )
+
+
+def main() -> int:
+    """Write or check the page."""
+    if "--check" not in sys.argv:
+        PAGE.write_text(page(), encoding="utf-8")
+        return 0
+    if PAGE.read_text(encoding="utf-8") != page():
+        print("docs/settings.md is not up to date: run python tools/settings.py")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
