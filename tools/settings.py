@@ -20,7 +20,6 @@ MARK = "#:"
 #: Settings that are read and checked, and that nothing acts on yet.
 NOT_YET = {
     "renew_every": "Not in force yet: a lease is renewed every third of its TTL.",
-    "max_deliveries": "Not in force yet: attempts are counted, nothing is dead-lettered for their number.",
 }
 
 HEAD = """# Settings

@@ -56,8 +56,9 @@ class Layout:
     def bell(self, queue: str) -> str:
         return f"{self.names}bell:{queue}"
 
-    def producer(self, producer: str) -> str:
-        return f"{self.names}pub:{producer}"
+    def producer(self, producer: str, queue: str) -> str:
+        """One publish may go to several queues, each of which must get it."""
+        return f"{self.names}pub:{producer}:{queue}"
 
     def source(self, queue: str, priority: int) -> str:
         """The list a message of this priority goes to, without the prefix."""

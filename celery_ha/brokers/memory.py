@@ -39,8 +39,8 @@ class MemoryBrokerServer:
     #: its leave or :meth:`forget`.
     flights: dict[str, dict[str, Claim]] = field(default_factory=dict)
     dead: dict[str, tuple[Claim, str]] = field(default_factory=dict)
-    #: Last publish number of each producer and when it came.
-    published: dict[str, tuple[int, float]] = field(default_factory=dict)
+    #: When each publish id came, oldest first.
+    published: dict[str, float] = field(default_factory=dict)
     claims: int = 0
     mutex: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
@@ -194,17 +194,17 @@ class MemoryBroker(Broker):
             return frozenset(self.server.flights) - known
 
     def _seen(self, publish_id: str) -> bool:
-        """Whether this producer got as far as this id before; remembers it (rule 14).
+        """Whether this id came before, in the last ten minutes; remembers it (rule 14).
 
-        Ids are ``<producer>.<number>`` and a producer counts up. Not only its last id is refused: a
-        request that was given up may arrive after the one that followed its repetition.
+        Not only a producer's last id: a request that was given up may arrive after the one that
+        followed its repetition. Nor everything below it: two requests may overtake each other.
         """
-        server = self.server
-        producer, _, number = publish_id.rpartition(".")
-        last, at = server.published.get(producer, (-1, 0.0))
-        if int(number) <= last and server.now() - at < PUBLISH_MEMORY:
+        known, now = self.server.published, self.server.now()
+        while known and next(iter(known.values())) <= now - PUBLISH_MEMORY:
+            del known[next(iter(known))]
+        if publish_id in known:
             return True
-        server.published[producer] = (int(number), server.now())
+        known[publish_id] = now
         return False
 
 

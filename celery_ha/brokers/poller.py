@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -23,14 +24,18 @@ class ClaimingPoller(MultiChannelPoller):
         self._alarm.setblocking(False)
         self._bell.setblocking(False)
         self._closed = False
+        self._loop_thread: int | None = None
         self.poller.register(self._alarm, READ | ERR)
 
     def wake(self) -> None:
-        """Make the poller take another turn; from any thread."""
+        """Make the poller take another turn; from any thread. Its own takes one anyway."""
+        if threading.get_ident() == self._loop_thread:
+            return
         with suppress(OSError):  # full: a wake-up is pending anyway; closed: nobody to wake
             self._bell.send(b"\0")
 
     def on_poll_start(self) -> None:
+        self._loop_thread = threading.get_ident()
         for channel in list(self._channels):
             if channel.intake is not None:
                 channel.intake.check()

@@ -95,7 +95,7 @@ class RedisBroker(Broker):
     def publish(self, queue: str, payload: bytes, *, priority: int = 0, publish_id: str | None = None) -> bool:
         keys = [self.layout.prefix + self.layout.source(queue, priority), self.layout.bell(queue)]
         producer, _, number = (publish_id or "").rpartition(".")
-        keys.append(self.layout.producer(producer))
+        keys.append(self.layout.producer(producer, queue))
         return bool(self._run(PUBLISH, keys, [payload, number, PUBLISH_MEMORY]))
 
     def claim(

@@ -95,7 +95,7 @@ class ClaimingChannel(redis.Channel):
         publish_id = str(message["properties"].get("ha_publish_id", ""))
         source = layout.source(queue, self._get_message_priority(message, reverse=False))
         producer, _, number = publish_id.rpartition(".")
-        keys = [layout.prefix + source, layout.bell(queue), layout.producer(producer)]
+        keys = [layout.prefix + source, layout.bell(queue), layout.producer(producer, queue)]
         PUBLISH(self.raw, keys, [dumps(message), number, PUBLISH_MEMORY])
 
     @staticmethod

@@ -19,7 +19,7 @@ class Timeline:
 
     #: The leader fenced the lease.
     noticed: float | None
-    #: Everything it held was back in its queues.
+    #: We saw that everything it held was back in its queues; the first of it may have started by then.
     requeued: float | None
     #: The first task that was running on it, or waiting in one of its shards, started elsewhere.
     first_start: float | None
@@ -77,9 +77,9 @@ def lines(report: Report) -> Iterator[str]:
 
 def _moved(failover: Failover | None) -> str:
     if failover is None:
-        return "requeued"
+        return "requeue finished"
     return (
-        f"requeued: {failover.requeued} messages, {failover.restarted} of them had started; "
+        f"requeue finished: {failover.requeued} messages, {failover.restarted} of them had started; "
         f"{failover.locks} locks settled"
     )
 

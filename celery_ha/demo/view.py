@@ -115,4 +115,4 @@ def _drawn(picture: Picture) -> Any:
         style = "red" if row.state in {"killed", "frozen"} else ""
         table.add_row(row.name, row.state, str(row.shards), str(row.in_flight), str(row.done), style=style)
     bar = ProgressBar(total=picture.total, completed=picture.done, width=50)
-    return Group(table, bar, Text(f"{picture.done} of {picture.total} done, {picture.waiting} waiting"))
+    return Group(table, bar, Text(f" {picture.done} of {picture.total} done, {picture.waiting} waiting"))

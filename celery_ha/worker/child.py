@@ -20,22 +20,29 @@ def run(target: Callable[..., Any], *args: Any) -> Any:
     Args:
         target: what Celery gave the pool, with ``(task name, task id, request, ...)`` as arguments.
 
+    A task that is acked early runs whatever the page says: its message is gone, so refusing would lose
+    it. That such a task may run twice after a freeze is the price of acking early.
+
     Returns:
         What ``target`` returns; or a failure with :class:`NotStarted`, which the gate turns into a
         message given back.
     """
-    if _trusted(args[2]):
+    if _may_run(args[0], args[2]):
         return target(*args)
     try:
-        raise NotStarted("the lease was no longer trusted when the body was about to run", requeue=True)
+        _refuse()
     except NotStarted:
         return 1, ExceptionInfo(), 0.0
 
 
-def _trusted(request: dict[str, Any]) -> bool:
+def _refuse() -> None:
+    raise NotStarted("the lease was no longer trusted when the body was about to run", requeue=True)
+
+
+def _may_run(task: str, request: dict[str, Any]) -> bool:
     node = getattr(getattr(current_app, "ha", None), "node", None)
-    if node is None:
-        return True
+    if node is None or not current_app.tasks[task].acks_late:
+        return True  # acked when it was handed to this process: if it does not run now, nobody runs it
     claim = str((request.get("properties") or {}).get("delivery_tag", ""))
     lease, dot, _ = claim.rpartition(".")
     return not dot or node.page.trusts(lease)

@@ -44,8 +44,7 @@ class Consumer(consumer.Consumer):
             connection.intake = self.node
             connection.dead_letters_max = self.node.config.dead_letters_max
             self.node.wake = connection.transport.cycle.wake
-            self.node.give_back_idle()
-            self.node.take_stock()
+            self.node.reconnected()
         except StoreUnavailable as exc:
             raise ConnectionError(str(exc)) from exc  # Celery tries again
         self._select_shards()

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at what the broker has in flight for us (rule 2).
 STOCK_EVERY = 30.0
+#: The same, after a reconnect.
+STOCK_SOON = 2.0
 #: Task ids whose busy locks are remembered.
 BUSY_MEMORY = 10_000
 
@@ -87,6 +89,7 @@ class WorkerNode:
         self._watch_loop = watch_loop
         self._weight = concurrency
         self._shards = {queue: count for queue, count in config.queues.items() if queue in queues}
+        self._draining = False
         self._stock_due = 0.0
         self._busy: OrderedDict[str, int] = OrderedDict()
         self._aside: ThreadPoolExecutor | None = None
@@ -141,6 +144,10 @@ class WorkerNode:
     def drain(self) -> None:
         """Give the shards away at once; what runs goes on."""
         self._weight = 0
+        # The loop stops turning now, while what runs may run on for long: that is no wedge, and
+        # what ends is confirmed at once, not when the last task has ended.
+        self._watch_loop, self._draining = False, True
+        self.life.pulse = None
         try:
             self.life.keeper.offer(weight=0)
         except (StoreUnavailable, Fenced):
@@ -203,6 +210,15 @@ class WorkerNode:
 
     def refused(self) -> None:
         self.life.refused()
+
+    def reconnected(self) -> None:
+        """A new connection: give back what nobody here will run any more (rule 2).
+
+        A claim sent on the old connection may still be carried out, so stock is taken again soon.
+        """
+        self.give_back_idle()
+        self.take_stock()
+        self._stock_due = monotonic() + STOCK_SOON
 
     def between_claims(self) -> None:
         """No claim is under way on the channel: the moment for taking stock."""
@@ -358,6 +374,8 @@ class WorkerNode:
 
     def _on_owed(self) -> None:
         self.wake()
+        if self._draining:
+            self.aside(self._pay)
 
     def _on_change(self) -> None:
         self.on_members()

@@ -420,6 +420,13 @@ def test_publish_that_arrives_after_its_repetition_and_a_later_one_is_dropped(be
     assert names(bench.waiting("q")) == ["a", "b"]
 
 
+def test_publish_that_was_overtaken_by_a_later_one_is_not_lost(bench: Bench) -> None:
+    broker = bench.broker
+    for name, number in (("b", 10), ("a", 9)):
+        assert broker.publish("q", message(name), publish_id=f"p.{number}")
+    assert names(bench.waiting("q")) == ["b", "a"]
+
+
 def test_claim_number_is_never_used_twice(broker: Broker) -> None:
     fill(broker, "abcd")
     seen = []

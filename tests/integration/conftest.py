@@ -21,17 +21,35 @@ def make_scene(redis_server: RedisServer, tmp_path: Path) -> Iterator[Callable[.
         def make(server: RedisServer | None = None, **settings: object) -> Scene:
             folder = tmp_path / f"scene{len(list(tmp_path.iterdir()))}"
             folder.mkdir()
-            return stack.enter_context(scene(server or redis_server, folder, **settings))
+            made = stack.enter_context(scene(server or redis_server, folder, **settings))
+            stack.callback(_nothing_leaked, made)
+            return made
 
         yield make
 
 
 @pytest.fixture(scope="module")
-def shared_scene(start_redis: Callable[..., RedisServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """One scene for a whole module, on a server of its own: its tests use different keys."""
-    with scene(start_redis(), tmp_path_factory.mktemp("scene")) as made:
-        yield made
-        assert leaks(made) == []
+def make_module_scene(
+    start_redis: Callable[..., RedisServer], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Scene]]:
+    """Make a scene for a whole module, on a server of its own: its tests use different keys."""
+    with ExitStack() as stack:
+
+        def make(**settings: object) -> Scene:
+            made = stack.enter_context(scene(start_redis(), tmp_path_factory.mktemp("scene"), **settings))
+            stack.callback(_nothing_leaked, made)
+            return made
+
+        yield make
+
+
+def _nothing_leaked(scene: Scene) -> None:
+    assert leaks(scene) == []
+
+
+@pytest.fixture(scope="module")
+def shared_scene(make_module_scene: Callable[..., Scene]) -> Scene:
+    return make_module_scene()
 
 
 @pytest.fixture

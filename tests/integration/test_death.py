@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import psutil
-import pytest
 
 from tests.support.fleet import eventually
 from tests.support.scene import Scene
@@ -89,16 +88,14 @@ def test_leader_and_deputy_killed_together_are_recovered_by_the_third(trio: Scen
     trio.settled(keys)
 
 
-@pytest.mark.parametrize("count", [2])
-def test_workers_started_after_all_were_killed_recover_everything(trio: Scene, count: int):
+def test_workers_started_after_all_were_killed_recover_everything(trio: Scene):
     # Given tasks in flight and waiting everywhere
     keys = trio.load(60, 0.1)
     trio.wait_started(keys, 10)
     # When all workers are killed, and others start later
     for worker in trio.live:
         trio.kill(worker)
-    eventually(lambda: not trio.live)
-    trio.start(count)
+    trio.start(2)
     # Then those recover what was in flight and run the rest
     trio.settled(keys)
     assert len(trio.history()) >= 3

@@ -45,13 +45,13 @@ class Child(Caller):
 
     def _body(self) -> str:
         kernel, message, token = self.world.kernel, self.message, None
-        kernel.sleep(message.duration / 2)
+        kernel.sleep(message.duration)
         if message.lock is not None:
             token = self._lock(message.lock)
             if token is None:
                 kernel.sleep(0.5)
                 return "busy"
-        kernel.sleep(message.duration)
+        kernel.sleep(message.duration / 2)
         if message.lock and token and not self.locks.holds(message.lock, self.holder(), token):
             return "lost"
         if not self.process.child_may_write(self):

@@ -156,10 +156,12 @@ def _same_task_takes(server: Any, lock: Any, asking: Any) -> bool:
 
 
 def _only_the_last_id(self: MemoryBroker, publish_id: str) -> bool:
-    producer, _, number = publish_id.rpartition(".")
-    last, _ = self.server.published.get(producer, (-1, 0.0))
-    self.server.published[producer] = (int(number), 0.0)
-    return last == int(number)
+    known, producer = self.server.published, publish_id.rpartition(".")[0]
+    seen = publish_id in known
+    for other in [other for other in known if other.rpartition(".")[0] == producer]:
+        del known[other]
+    known[publish_id] = 0.0
+    return seen
 
 
 def _nothing(value: Any) -> Callable[..., Any]:
@@ -188,7 +190,7 @@ MUTANTS: dict[str, Mutant] = {
         "a node does not read what it holds after a reconnect", ("liveness",), 300, {"process": ForgetsWhatItHolds}
     ),
     "rule_3_late_look_counts": Mutant(
-        "a late look, or a gap between looks, starts nothing afresh", ("G5",), 500,
+        "a late look, or a gap between looks, starts nothing afresh", ("G5",), 1500,
         patches=((_observer, "observe", _never_late),),
     ),
     "rule_3_failed_look_counts": Mutant(

@@ -47,7 +47,7 @@ class Process(Caller):
         self.offset = rng.uniform(0, 1000)
         self.slots = rng.choice([1, 1, 2, 3])
         self.prefetch = rng.choice([0, 1, 2])
-        self.threads_pool = rng.random() < 0.3
+        self.threads_pool = rng.random() < 0.5
         self.lease_store = MemoryStore(world.store, self.clock)
         self.court_store = MemoryStore(world.store, self.clock)
         self.broker = Wire(self, MemoryBroker(world.broker), None)

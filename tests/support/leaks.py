@@ -9,8 +9,8 @@ from tests.support.scene import Scene
 BROKER_PERMANENT = ("open", "owners", "claims", "shards", "dead", "dead:why", "dead:index")
 #: Beginnings of keys that stand and fall with a lease that is open or waits for recovery.
 OWNED = (*OWNED_BY_A_LEASE, "flight:", "wake:")
-#: Names that kombu keeps for good.
-KOMBU = "_kombu.binding."
+#: What kombu keeps for good: its routing tables.
+KOMBU = "_kombu.binding"
 
 
 def leaks(scene: Scene) -> list[str]:

@@ -34,9 +34,16 @@ class Run:
     node: str
     start: float
     end: float | None
-    #: Name and token of the lock it held, if any.
-    lock: str | None = None
-    token: int | None = None
+    #: What else the task wrote; a locked one: the name and the token of its lock.
+    extra: tuple[str, ...] = ()
+
+    @property
+    def lock(self) -> str | None:
+        return self.extra[0] if len(self.extra) == 2 else None
+
+    @property
+    def token(self) -> int:
+        return int(self.extra[1])
 
     @property
     def lease(self) -> str:
@@ -72,8 +79,8 @@ class Ledger:
         """Every execution of a key that begins so, in the order they started."""
         open_: dict[tuple[str, ...], list[float]] = defaultdict(list)
         runs: list[tuple[tuple[str, ...], float]] = []
-        for event, key, claim, pid, at, node, *lock in self.lines():
-            one = (key, claim, pid, node, *lock)
+        for event, key, claim, pid, at, node, *extra in self.lines():
+            one = (key, claim, pid, node, *extra)
             if not key.startswith(prefix):
                 continue
             if event == "start":
@@ -126,14 +133,13 @@ class Ledger:
             Overlap(one, other)
             for runs in by_lock.values()
             for one, other in zip(runs, runs[1:], strict=False)
-            if other.start < _until(one, harms) or (other.token or 0) <= (one.token or 0)
+            if other.start < _until(one, harms) or other.token <= one.token
         ]
 
 
 def _run(one: tuple[str, ...], start: float, end: float | None) -> Run:
-    key, claim, pid, node, *lock = one
-    held = (lock[0], int(lock[1]) if lock[1].isdecimal() else None) if len(lock) > 1 else (None, None)
-    return Run(key, claim, int(pid), node, start, end, *held)
+    key, claim, pid, node, *extra = one
+    return Run(key, claim, int(pid), node, start, end, tuple(extra))
 
 
 def _until(run: Run, harms: Sequence[Harm]) -> float:

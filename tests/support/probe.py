@@ -79,6 +79,34 @@ def charge(self, key: object, account: object, seconds: float = 0.05) -> object:
     return _run(self, key, seconds, account, lock.token if lock else "-")
 
 
+@app.task(bind=True, acks_late=False)
+def early(self, key: object, seconds: float = 0.05) -> object:
+    """Acknowledged before it runs."""
+    return _run(self, key, seconds)
+
+
+@app.task(bind=True, rate_limit="4/s")
+def limited(self, key: object) -> object:
+    """Four a second."""
+    return _run(self, key, 0)
+
+
+@app.task(bind=True, queue="orders", ha_key="order.{key}", max_retries=3)
+def again(self, key: object) -> object:
+    """Succeeds at the fourth attempt."""
+    _run(self, key, 0, self.request.delivery_info["routing_key"])
+    if self.request.retries < 3:
+        raise self.retry(countdown=0.05)
+    return key
+
+
+@app.task(bind=True)
+def total(self, parts: list[object], key: object) -> list[object]:
+    """The body of a chord."""
+    _run(self, key, 0)
+    return sorted(map(str, parts))
+
+
 @app.task
 def crash() -> None:
     os._exit(9)

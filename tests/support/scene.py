@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from typing import Any
 from unittest import mock
 
 import redis
+from celery import _state
+from celery.exceptions import CDeprecationWarning
 
 from celery_ha.keys import shard_name, shard_of
 from celery_ha.model import Node
@@ -39,9 +42,16 @@ def load_probe(environment: dict[str, str]) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with mock.patch.dict(os.environ, environment), mock.patch.dict(sys.modules, {PROBE: module}):
+    with (
+        mock.patch.dict(os.environ, environment),
+        mock.patch.dict(sys.modules, {PROBE: module}),
+        # Celery offers an app's tasks to every later app of the process: not to the next probe.
+        mock.patch.object(_state, "_on_app_finalizers", set(_state._on_app_finalizers)),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", CDeprecationWarning)  # of a task's own queue
         spec.loader.exec_module(module)
-    module.app.finalize()
+        module.app.finalize()
     return module
 
 
@@ -79,9 +89,11 @@ class Scene:
         return [worker for worker in self.fleet.workers if worker.alive]
 
     def kill(self, worker: Worker, signum: int = signal.SIGKILL) -> Harm:
-        """Send a signal that cuts off what the worker runs."""
+        """Send a signal that cuts off what the worker runs; one that was killed is gone when this returns."""
         harm = Harm(worker.name, worker.send(signum))
         self.harms.append(harm)
+        if signum == signal.SIGKILL:
+            worker.process.wait()
         return harm
 
     # -- what the store knows ---------------------------------------------------------------
@@ -221,6 +233,7 @@ def scene(
     broker: str | None = None,
     options: tuple[str, ...] = BOTH,
     client: redis.Redis | None = None,
+    results: bool = False,
     **environment: str,
 ) -> Iterator[Scene]:
     """A clean server and a fleet to start workers in; all of them end with the block."""
@@ -228,6 +241,7 @@ def scene(
         "PROBE_BROKER": broker or server.url,
         "PROBE_LEDGER": str(directory / "ledger"),
         "PROBE_TTL": str(ttl),
+        **({"PROBE_BACKEND": f"{server.url[:-1]}1"} if results else {}),
         **environment,
     }
     admin = client or redis.Redis.from_url(server.url)

@@ -46,6 +46,9 @@ class RedisServer:
         log.close()
         self._wait_until_it_answers()
 
+    def send(self, signum: int) -> None:
+        os.kill(self.pid, signum)
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()

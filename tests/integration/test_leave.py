@@ -1,0 +1,94 @@
+"""Workers that are asked to leave: SIGTERM, SIGQUIT, and rolling restarts."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.fleet import eventually
+from tests.support.scene import Scene, wait_exit
+
+
+@pytest.fixture(scope="module")
+def crew_scene(make_module_scene: Callable[..., Scene]) -> Scene:
+    return make_module_scene(PROBE_PREFETCH="4")
+
+
+@pytest.fixture
+def crew(crew_scene: Scene) -> Scene:
+    """Three live workers that each claim four times what they run."""
+    crew_scene.top_up(3)
+    crew_scene.wait_idle()
+    crew_scene.harms.clear()
+    return crew_scene
+
+
+def test_warm_shutdown_under_load_loses_nothing_and_runs_nothing_twice(crew: Scene):
+    # Given a worker with running and with waiting tasks
+    keys = crew.load(120, 0.1)
+    crew.wait_started(keys, 20)
+    leaver = crew.live[0]
+    lease = crew.node(leaver).lease
+    # When it is asked to leave
+    leaver.send(signal.SIGTERM)
+    wait_exit([leaver])
+    # Then each task runs exactly once
+    crew.settled(keys)
+    assert crew.ledger.reruns(keys) == set()
+    # And it was a goodbye, not a death
+    assert leaver.process.returncode == 0
+    assert crew.history() == []
+    assert lease not in crew.fenced()
+    assert lease not in {node.lease for node in crew.nodes()}
+
+
+def test_leaving_worker_gives_its_shards_and_what_waits_away_while_its_last_tasks_run(crew: Scene):
+    # Given a worker that runs two long tasks, with more waiting behind them
+    leaver = crew.live[1]
+    shards = crew.shards(leaver)
+    long = crew.publish("order", crew.keys_on(shards, 2), 4.0)
+    crew.wait_started(long)
+    short = crew.publish("order", crew.keys_on(shards, 12), 0.05)
+    # When it is asked to leave
+    leaver.send(signal.SIGTERM)
+    # Then the others run what waited, before its own tasks are done
+    crew.wait_ended(short)
+    assert not crew.ledger.ended() & set(long), "the shards moved only after the last task"
+    assert leaver.alive
+    assert leaver.name not in {run.node for run in crew.ledger.runs() if run.key in short}
+    # And those are finished where they are
+    crew.settled(long)
+    wait_exit([leaver])
+    assert crew.ledger.reruns(long + short) == set()
+    assert crew.history() == []
+
+
+def test_cold_shutdown_loses_nothing_and_repeats_only_what_was_cut_off(crew: Scene):
+    # Given a worker with running and with waiting tasks
+    keys = crew.load(100, 0.1)
+    crew.wait_started(keys, 20)
+    leaver = crew.live[2]
+    # When it is told to go at once
+    crew.kill(leaver, signal.SIGQUIT)
+    wait_exit([leaver])
+    # Then the others run all that is left
+    crew.settled(keys)
+    eventually(lambda: leaver.name not in {node.name for node in crew.nodes()})
+
+
+def test_rolling_restarts_under_load_lose_nothing_and_run_nothing_twice(crew: Scene):
+    # Given a steady stream of tasks
+    with crew.stream(every=0.02, seconds=0.05) as keys:
+        crew.wait_started(keys, 5)
+        # When all workers are replaced, twice
+        for _ in range(6):
+            oldest = crew.live[0]
+            oldest.send(signal.SIGTERM)
+            crew.start(1)
+            wait_exit([oldest])
+    # Then each task runs exactly once
+    crew.settled(keys)
+    assert crew.ledger.reruns(keys) == set()
+    assert crew.history() == []
