@@ -93,7 +93,7 @@ class AMQP(amqp.AMQP):
     @cached_property
     def send_task_message(self) -> Callable[..., Any]:
         """Publish a task; refused inside a task whose own message has moved on (rule 13)."""
-        return guarded(self.app.ha, self._create_task_sender())
+        return guarded(getattr(self.app, "ha", None), self._create_task_sender())
 
     def Queues(self, queues: Any, *args: Any, **kwargs: Any) -> ShardedQueues:  # noqa: N802 - Celery's name
         """Make the app's queues, shards included.

@@ -134,7 +134,7 @@ class Config:
     #: crashes of others. Fewer: a poison task takes fewer workers with it.
     max_deliveries: int = field(default=3, metadata=_setting(_count))
 
-    #: Dead letters kept per queue, the oldest dropped beyond it; default 10000. More: nothing is
+    #: Dead letters kept in the broker's database, the oldest dropped beyond it; default 10000. More: nothing is
     #: lost before you look. Fewer: less memory in the broker.
     dead_letters_max: int = field(default=10_000, metadata=_setting(_count))
 

@@ -60,7 +60,7 @@ class HA:
         app.steps["worker"].add(LeaseStep)
         app.add_defaults(self._defaults)
         # Every thread's backend comes from here; see worker/claimed.py.
-        app._get_backend = self._guarded_backend(app._get_backend)
+        app._get_backend = self._guarded_backend(app._get_backend)  # noqa: SLF001 - the only seam
 
     @cached_property
     def config(self) -> Config:
@@ -124,6 +124,7 @@ class HA:
     def open_node(self, worker: Any) -> None:
         """Make this worker a node and open its lease; before it connects and before it forks."""
         config, access = self.config, BrokerAccess(self.app)
+        access.wait()
         consumed = tuple(sorted(self.app.amqp.queues.consume_from))
         pool = worker.pool_cls.__module__.rpartition(".")[2]
         self.node = WorkerNode(

@@ -6,7 +6,7 @@ view, and growing the number of shards moves the fewest keys, all of them to the
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import enum
 import hashlib
@@ -82,7 +82,7 @@ def canonical(value: object) -> str:
         return value
     if value is None or isinstance(value, (bool, int, float, decimal.Decimal, uuid.UUID)):
         return str(value)
-    if isinstance(value, (datetime.date, datetime.time)):
+    if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(canonical, value)) + "]"

@@ -35,8 +35,9 @@ class ClaimBroker(ABC):
         """
 
     @abstractmethod
-    def claim(self, lease: str, queues: Sequence[str], *, limit: int, slots: int,
-              settle: Sequence[Settlement] = ()) -> Batch:
+    def claim(
+        self, lease: str, queues: Sequence[str], *, limit: int, slots: int, settle: Sequence[Settlement] = ()
+    ) -> Batch:
         """Settle ended claims, then move up to ``limit`` messages to the lease's in-flight set.
 
         Highest priority first. The first ``slots`` of them are for free slots and carry the mark
@@ -46,11 +47,19 @@ class ClaimBroker(ABC):
 
     @abstractmethod
     def start(self, lease: str, claim: str, *, settle: Sequence[Settlement] = ()) -> bool:
-        """Settle ended claims, then mark the attempt started; refused (False) unless the lease is open and holds the claim."""
+        """Settle ended claims, then mark the attempt started.
+
+        Returns:
+            False: refused, the lease is not open or does not hold the claim.
+        """
 
     @abstractmethod
     def settle(self, lease: str, settle: Sequence[Settlement]) -> bool:
-        """End claims; False: the lease is not open, nothing changed. A claim it does not hold is skipped (a resent ack)."""
+        """End claims; one that the lease does not hold is skipped (a resent ack).
+
+        Returns:
+            False: the lease is not open, nothing changed.
+        """
 
     @abstractmethod
     def held(self, lease: str) -> dict[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import redis as redis_py
@@ -12,6 +13,8 @@ from redis.retry import Retry
 from celery_ha.brokers.layout import Layout
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 class BrokerAccess:
@@ -25,6 +28,7 @@ class BrokerAccess:
     """
 
     def __init__(self, app: Any) -> None:
+        self._app = app
         self._connection = app.connection_for_read()
         if not issubclass(self._connection.get_transport_cls(), redis.Transport):
             raise ConfigError(
@@ -52,6 +56,27 @@ class BrokerAccess:
         channel = self._channel()
         layout = Layout(channel.global_keyprefix, channel.sep, tuple(channel.priority_steps), dead_limit)
         return RedisBroker(self.client(timeout=timeout, retries=retries), layout)
+
+    def wait(self) -> None:
+        """Wait for the broker as long as Celery's ``broker_connection_*`` settings say.
+
+        Raises:
+            kombu.exceptions.OperationalError: not there in time, or waiting is switched off.
+        """
+        conf = self._app.conf
+        retry = conf.broker_connection_retry_on_startup
+        if retry is None:
+            retry = conf.broker_connection_retry
+
+        def complain(exc: Exception, seconds: float) -> None:
+            logger.error("Cannot connect to %s: %s. Trying again in %s s", self.url, exc, seconds)
+
+        if not retry:
+            self._connection.connect()
+            return
+        self._connection.ensure_connection(
+            complain, conf.broker_connection_max_retries, interval_start=1, interval_step=1, interval_max=10
+        )
 
     @property
     def key_prefix(self) -> str:

@@ -51,7 +51,7 @@ class Layout:
         return f"{self.names}flight:{lease}"
 
     def tombstone(self, lease: str) -> str:
-        return f"{self.names}gone:{lease}"
+        return f"{self.names}tombstone:{lease}"
 
     def bell(self, queue: str) -> str:
         return f"{self.names}bell:{queue}"

@@ -142,9 +142,7 @@ class RedisBroker(Broker):
         newest_first = sorted(claims, key=lambda item: item[0].number, reverse=True)
         names = self.layout
         head = [names.prefix, names.names, names.sep]
-        return sum(
-            int(self._run(REQUEUE, [names.open], [*head, *_triples(chunk)])) for chunk in _chunks(newest_first)
-        )
+        return sum(int(self._run(REQUEUE, [names.open], [*head, *_triples(chunk)])) for chunk in _chunks(newest_first))
 
     def forget(self, lease: str) -> bool:
         return bool(self._run(FORGET, [self.layout.flight(lease), self.layout.owners], [lease]))

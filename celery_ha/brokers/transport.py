@@ -106,7 +106,12 @@ class ClaimingChannel(redis.Channel):
     # -- consuming --------------------------------------------------------------------------
 
     def basic_consume(
-        self, queue: str, no_ack: bool, callback: Callable[[Any], Any], consumer_tag: str, **kwargs: Any  # noqa: FBT001
+        self,
+        queue: str,
+        no_ack: bool,  # noqa: FBT001 - kombu's signature
+        callback: Callable[[Any], Any],
+        consumer_tag: str,
+        **kwargs: Any,
     ) -> Any:
         ret = super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
         if no_ack:
@@ -152,7 +157,7 @@ class ClaimingChannel(redis.Channel):
         self._in_poll, self._brpop_sent_at = self.client.connection, now
         idle = intake.batch_limit == 0 or (not self._hot and now < self._scan_at)
         if idle and not intake.ledger.owes:
-            self._ask_bell(queues, timeout)
+            self._ask_bell(intake, queues, timeout)
         elif not idle and self._well_stocked(intake):
             self._in_poll = None  # ask when more is wanted; a start carries what is owed
         else:
@@ -167,19 +172,19 @@ class ClaimingChannel(redis.Channel):
         self._in_poll, self._brpop_sent_at = self.client.connection, monotonic()
         self.client.connection.send_command(*command)
 
-    def _ask_bell(self, queues: list[str], timeout: float | None) -> None:
-        assert self.intake is not None
+    def _ask_bell(self, intake: Intake, queues: list[str], timeout: float | None) -> None:
         layout = self.layout
-        bells = [layout.bell(f"@{self.intake.lease}"), *map(layout.bell, queues)]
+        bells = [layout.bell(f"@{intake.lease}"), *map(layout.bell, queues)]
         self.asked = "bell"
         self.client.connection.send_command("BZPOPMIN", *bells, timeout or self.brpop_timeout or 1)
 
     def _well_stocked(self, intake: Intake) -> bool:
-        """Whether messages already wait here and less than half of the prefetch count is free.
+        """Whether at least as many messages wait here for a slot as the prefetch count leaves free.
 
         Then one claim for several messages costs less than one for each, and nobody waits for it.
+        What waits for an ETA does not count: each raises the prefetch count by one and fills no slot.
         """
-        return bool(intake.ledger.waiting) and self.qos.free(BATCH) < self.qos.prefetch_count // 2
+        return bool(intake.waiting() >= max(1, self.qos.free(BATCH)))
 
     def _ask_claim(self, intake: Intake, queues: list[str], now: float) -> None:
         scan_all = now >= self._scan_at
@@ -200,14 +205,15 @@ class ClaimingChannel(redis.Channel):
 
     def _brpop_read(self, **options: Any) -> Any:
         asked, self.asked = self.asked, None
-        if asked is None:
+        intake = self.intake
+        if asked is None or intake is None:
             return super()._brpop_read(**options)
         try:
             reply = self._reply("BZPOPMIN" if asked == "bell" else "EVALSHA", options)
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
-        return self._heard(reply) if asked == "bell" else self._received(reply)
+        return self._heard(reply) if asked == "bell" else self._received(intake, reply)
 
     def _flush_brpop_reauth(self) -> None:
         """Kombu 5.7 renews credentials between two commands; kombu 5.6 has no such thing."""
@@ -238,15 +244,14 @@ class ClaimingChannel(redis.Channel):
                 self.raw.execute_command("ZADD", self.layout.bell(queue), 0, "1")
         return True
 
-    def _received(self, reply: Any) -> bool:
-        assert self.intake is not None
+    def _received(self, intake: Intake, reply: Any) -> bool:
         batch = read_batch(self._claimed_as, reply)
         if not batch.open:
             self._scan_at = monotonic() + SCAN_BUSY
             self._hot.clear()
-            self.intake.refused()
+            intake.refused()
             raise Empty
-        ledger = self.intake.ledger
+        ledger = intake.ledger
         ledger.confirmed(self._paid)
         self._take_turns(batch)
         ledger.took(batch.claims)
@@ -290,26 +295,29 @@ class ClaimingChannel(redis.Channel):
     def _bury(self, claim: Claim, reason: str) -> None:
         logger.error(
             "Message %s from queue %r goes to the dead letters: %s. It begins: %.200r",
-            claim.id, claim.source, reason, claim.payload,
+            claim.id,
+            claim.source,
+            reason,
+            claim.payload,
         )
         self.qos.bury(claim.id, reason)
 
     def pay(self) -> None:
         """Send what is owed, unless a claim is under way or about to carry it."""
-        assert self.intake is not None
-        if self.asked == "claim" or self._closing:
+        intake = self.intake
+        if intake is None or self.asked == "claim" or self._closing:
             return
         try:
-            self.intake.between_claims()
-            ledger = self.intake.ledger
+            intake.between_claims()
+            ledger = intake.ledger
             owed = ledger.owed()
-            open_ = not owed or self.intake.broker.settle(ledger.lease, owed)
+            open_ = not owed or intake.broker.settle(ledger.lease, owed)
         except StoreUnavailable as exc:
             raise ConnectionError(str(exc)) from exc  # what a worker reconnects for
         if open_:
             ledger.confirmed(owed)
         else:
-            self.intake.refused()
+            intake.refused()
 
     def close(self) -> None:
         """Never wait for a reply: under a stall that held the loop while fenced tasks went on.

@@ -20,7 +20,7 @@ from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.model import LeaseState, Node, Renewal
 from celery_ha.store.base import LeaseStore
 
-#: Renewals tried in one TTL.
+#: Renewals tried in one TTL, unless told otherwise.
 RENEWALS = 3
 #: Seconds before a failed renewal is tried again: "at once", but no faster than this.
 RETRY = 0.1
@@ -51,6 +51,7 @@ class Keeper:
         margin: seconds of trust given up early, for the time from a last look at the trust to the
             first instruction of what it allows.
         wedged_after: seconds a main loop may be silent before renewals stop (rule 10).
+        renew_every: seconds between renewals; None: so many in a TTL.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Keeper:
         clock: Callable[[], float],
         margin: float,
         wedged_after: float,
+        renew_every: float | None = None,
     ) -> None:
         self.node = node
         #: Local monotonic time until which the lease may be trusted.
@@ -71,6 +73,7 @@ class Keeper:
         self._clock = clock
         self._margin = margin
         self._wedged_after = wedged_after
+        self._renew_every = node.ttl / RENEWALS if renew_every is None else renew_every
         self._epoch = ""
         self._over = False
 
@@ -201,7 +204,7 @@ class Keeper:
             raise Fenced
 
     def _pace(self) -> float:
-        return self.node.ttl / RENEWALS
+        return self._renew_every
 
     def _trust(self, started: float) -> None:
         self.trusted_until = started + self.node.ttl - self._margin

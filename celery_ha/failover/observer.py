@@ -160,7 +160,7 @@ class Observer:
             for verdict in verdicts
             if verdict.lease != self.lease and self._court.fence(leader.term, self.lease, verdict)
         )
-        recovered = self._recover(look)
+        recovered = self._recover(look, leader)
         if self._state.began is not None:
             self._court.finish_round(self.lease, leader.term)
         return _Deeds(fenced=fenced, recovered=tuple(recovered))
@@ -175,8 +175,17 @@ class Observer:
         term = self._court.depose(self.lease, verdict, term=leader.term, rounds=leader.rounds, fence=dead is not None)
         return _Deeds(elected=term, fenced=(verdict,) if dead and term is not None else ())
 
-    def _recover(self, look: Look) -> list[Recovered]:
-        strangers = self._still_strangers(look, self._ripe_strangers(look))
+    def _recover(self, look: Look, leader: Leader) -> list[Recovered]:
+        """Recover what the look showed as fenced, and the strangers that the store refuses from now on.
+
+        The broker's fence cannot ask the store, and we may sleep before it: so the store is told first, in one
+        step, that this lease opens no more. One that has opened meanwhile is no stranger.
+
+        **Failure:** dying after the refusal leaves a stranger on the broker; the next leader finds it.
+        """
+        strangers = [
+            lease for lease in self._ripe_strangers(look) if self._court.refuse(leader.term, self.lease, lease)
+        ]
         if not (look.fenced or strangers):
             return []
         return recover(look.fenced, self._broker, self._locks, self._court, strangers=strangers)
@@ -193,21 +202,6 @@ class Observer:
         self._strangers = unknown_since(self._strangers, self._broker.strangers(known), self._state, look.ended)
         longest = max([self._ttl, *(node.ttl for node in look.nodes.values())])
         return [lease for lease, since in self._strangers.items() if look.started - since >= longest]
-
-    def _still_strangers(self, look: Look, ripe: list[str]) -> list[str]:
-        """Those that a fresh look knows as little: a lease may have opened since, the more so if we slept.
-
-        The broker's fence cannot ask the store, so a sleep between this look and the fence is
-        not noticed: a node that opened its lease in that very time is refused and takes a new one.
-        """
-        if not ripe:
-            return ripe
-        again = self._court.look()
-        if again.leader is None or look.leader is None or again.leader.term != look.leader.term:
-            return []
-        known = {*again.nodes, *(item.node.lease for item in again.fenced)}
-        same = again.session == look.session
-        return [lease for lease in ripe if same and lease not in known]
 
     def _next(self, look: Look, role: Role, deeds: _Deeds, suspected: Collection[str]) -> float:
         if deeds.elected is not None or deeds.fenced:

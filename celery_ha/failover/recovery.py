@@ -33,8 +33,8 @@ def recover(
         broker: where their claims are in flight.
         locks: where their locks are held.
         court: where they wait for recovery.
-        strangers: leases on the broker that the store has known neither as open nor as fenced for a
-            whole TTL (rule 6).
+        strangers: leases on the broker that the store has not known for a whole TTL and refuses from now
+            on (rule 6, :meth:`~celery_ha.store.base.Court.refuse`).
 
     Returns:
         What was moved, for the leases that this call finished; what somebody else finished is
@@ -57,7 +57,7 @@ def reclaim(leases: Sequence[str], broker: RecoveryBroker, locks: LockStore) -> 
     lock in trust, and nobody may have taken it in between.
 
     Args:
-        leases: leases that are not open in the store, and whose locks nobody can take any more.
+        leases: leases that are not open in the store and never will be; nobody takes locks under them any more.
         broker: where their claims are in flight.
         locks: where their locks are held.
 

@@ -94,6 +94,18 @@ class Court(ABC):
         """
 
     @abstractmethod
+    def refuse(self, term: int, by: str, lease: str) -> bool:
+        """Refuse a stranger for good: a lease that the broker knows and that is not open here (rule 6).
+
+        One step, only if ``by`` still leads in ``term``: a lease that opened in time is left alone, one
+        that did not finds itself :class:`~celery_ha.errors.Fenced` when it opens. Returns whether it is
+        refused from now on, by this call or since an earlier one. The tombstone stands for an hour; a
+        store that loses its memory forgets it, as it forgets every fence.
+        **Failure:** dying right after leaves a lease that opens no more; what it holds stays on the
+        broker, where the next leader finds the stranger again.
+        """
+
+    @abstractmethod
     def recovered(self, result: Recovered) -> bool:
         """Recovery of a fenced lease is finished: forget it, keep a bounded history entry with a TTL.
 
@@ -109,7 +121,8 @@ class LockStore(ABC):
     def acquire(self, name: str, holder: Holder, *, inherit: float) -> Grant:
         """Grant the lock if it is free, ours already, or held in trust for this task.
 
-        Refused (busy) when the holder's lease is not open. Same holder: same token. The same task
+        Refused (busy) when the holder's lease is not open, and without naming a holder when :meth:`ended`
+        was told of its claim: a request may arrive after its claim is over. Same holder: same token. The same task
         under another claim takes over only if the holder's claim has ended (rule 4); a lock in trust
         (rule 8) goes to its own task at once and to anybody after ``inherit`` seconds.
         Token = max(previous + 1, server time in microseconds) (rule 12). After a new server run, or
@@ -131,6 +144,9 @@ class LockStore(ABC):
 
         Only claims of an open lease: those of a fenced one are settled. ``tasks``: ids of tasks that
         will not come back (dropped or dead-lettered); what is in trust for them is freed (rule 8).
+        Each claim is remembered for ten minutes: a request for a lock that its caller gave up, but that
+        the server still reads, must not take a lock that nobody would free.
+        **Failure:** dying before leaves the locks to the settlement of the lease; repeating is harmless.
         """
 
     @abstractmethod

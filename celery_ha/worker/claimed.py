@@ -31,22 +31,30 @@ def ensure_claimed(ha: Any) -> None:
         Fenced: the message has moved on, or the broker was silent for too long to tell.
     """
     task = get_current_worker_task()
-    if task is None or ha.node is None or not task.acks_late:
+    node = getattr(ha, "node", None)
+    if task is None or node is None or not task.acks_late:
         return
     claim = str((task.request.properties or {}).get("delivery_tag", ""))
     lease, dot, _ = claim.rpartition(".")
-    if not dot or ha.node.page.trusts(lease):
+    if not dot or node.page.trusts(lease):
         return
     deadline = monotonic() + GIVE_UP
-    while not ha.node.page.trusts(lease):
-        try:
-            if ha.node.confirm(lease, claim):
-                return
-            raise Fenced(f"task {task.request.id} was given to somebody else while it ran; its outcome is dropped")
-        except StoreUnavailable:
-            if monotonic() > deadline:
-                raise Fenced(f"task {task.request.id}: the broker cannot say whose it is") from None
-            sleep(AGAIN)
+    while not node.page.trusts(lease):
+        still = _ask(node, lease, claim)
+        if still:
+            return
+        if still is not None or monotonic() > deadline:
+            why = "was given to somebody else while it ran" if still is False else "may be somebody else's by now"
+            raise Fenced(f"task {task.request.id} {why}; its outcome is dropped")
+        sleep(AGAIN)
+
+
+def _ask(node: Any, lease: str, claim: str) -> bool | None:
+    """Whether the claim is still ours; None: no answer."""
+    try:
+        return bool(node.confirm(lease, claim))
+    except StoreUnavailable:
+        return None
 
 
 def guarded(ha: Any, write: Callable[..., Any]) -> Callable[..., Any]:

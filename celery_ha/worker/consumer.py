@@ -9,7 +9,7 @@ from celery.worker import consumer, state
 from kombu.utils.imports import symbol_by_name
 
 from celery_ha.errors import Fenced, StoreUnavailable
-from celery_ha.worker.gate import gated
+from celery_ha.worker.gate import Gate, claim_of, gated
 from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.pool import GuardedPool
 
@@ -24,9 +24,10 @@ class Consumer(consumer.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.node = kwargs["app"].ha.node
+        self.gate = Gate(self.node)
         super().__init__(*args, **kwargs)
         self.node.concurrency = lambda: int(self.pool.num_processes or 1)
-        self.node.later = lambda delay, call: self.timer.call_after(delay, call)
+        self.node.later = self.timer.call_after
         self.node.lend = self._lend
         self.node.on_members = self._members_changed
 
@@ -78,7 +79,7 @@ class Consumer(consumer.Consumer):
     def update_strategies(self) -> None:
         """Celery builds each task's strategy from its request class and the pool: give it gated ones."""
         for task in self.app.tasks.values():
-            task.Request = gated(symbol_by_name(task.Request), self.node)
+            task.Request = gated(symbol_by_name(task.Request), self.gate)
         pool, self.pool = self.pool, GuardedPool(self.pool)
         try:
             super().update_strategies()
@@ -105,7 +106,7 @@ class Consumer(consumer.Consumer):
 
     def _limit_task(self, request: Any, bucket: Any, tokens: float) -> Any:
         """A rate limit makes it wait: it asks again before it starts."""
-        self.node.defer(request.claim)
+        self.node.defer(claim_of(request))
         return super()._limit_task(request, bucket, tokens)
 
     # -- bad messages -----------------------------------------------------------------------
@@ -148,11 +149,12 @@ class Consumer(consumer.Consumer):
         given = set(self.node.give_back_idle(queues))
         waiting = [*state.reserved_requests, *getattr(state, "scheduled_requests", ())]
         for request in waiting:
-            if request.claim in given:
-                if request._eta_timer_entry is not None:
-                    self.timer.cancel(request._eta_timer_entry)
+            if claim_of(request) in given:
+                entry = getattr(request, "_eta_timer_entry", None)  # Celery 5.6 keeps none
+                if entry is not None:
+                    self.timer.cancel(entry)
                     self.qos.decrement_eventually()
-                request.leave()
+                self.gate.leave(request)
 
     def _select_shards(self) -> None:
         """Before Celery reasserts what it consumes: the shards that are ours now."""

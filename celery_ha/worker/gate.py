@@ -28,106 +28,139 @@ logger = logging.getLogger(__name__)
 BUSY_FIRST, BUSY_MOST = 0.05, 1.0
 
 
+def claim_of(request: Any) -> str:
+    """The claim a request came with."""
+    return str(request.message.delivery_tag)
+
+
+def deliveries_of(request: Any) -> int:
+    """Attempts of this task that started before and did not come to an end."""
+    return int(request.request_dict.get("ha_deliveries") or 0)
+
+
 @cache
-def gated(base: type[Request], node: WorkerNode) -> type[Request]:
+def gated(base: type[Request], gate: Gate) -> type[Request]:
     """The request class of a task, a user's own included, with the gate in front."""
-    if hasattr(base, "passes_gate"):
+    if hasattr(base, "passed_gate"):
         return base
 
     class GatedRequest(base):
         __doc__ = base.__doc__
-
-        def passes_gate(self) -> bool:
-            """Ask for the start (rule 1); a claim that may not start is no longer this worker's business."""
-            if self.deliveries >= node.config.max_deliveries:
-                self.condemn()
-                return False
-            if node.start(self.claim):
-                return True
-            self.leave()
-            return False
+        passed_gate = False
 
         def revoked(self) -> bool:
-            if not node.holds(self.claim):
-                # Given back while it waited for a slot: somebody else runs it.
-                self.leave()
+            if gate.lost(self):
                 return True
             if super().revoked():
-                node.locks_ended(self.claim, self.id)
+                gate.dropped(self)
                 return True
             # Celery also asks on arrival, for revoked and expired tasks: nothing starts then.
-            return self in state.reserved_requests and not self.passes_gate()
+            return self in state.reserved_requests and not gate.passes(self)
 
         def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-            exc = exc_info.exception
-            exc = getattr(exc, "exc", exc)
-            if isinstance(exc, NotStarted):
-                return self.give_back()
-            if isinstance(exc, Busy):
-                return self.stand_by()
-            if isinstance(exc, (WorkerLostError, Terminated, SystemExit)):
-                node.locks_ended(self.claim)  # its child is gone and released nothing
-            return super().on_failure(exc_info, *args, **kwargs)
+            return gate.ours(self, exc_info) or super().on_failure(exc_info, *args, **kwargs)
 
         def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
             super().on_timeout(soft, timeout)
             if not soft:
-                node.locks_ended(self.claim)
-
-        @property
-        def deliveries(self) -> int:
-            """Attempts that started before this one and did not come to an end."""
-            return int(self._request_dict.get("ha_deliveries") or 0)
-
-        def condemn(self) -> None:
-            """A poison task: tell everybody who waits for it, then keep it among the dead letters (rule 15).
-
-            Off the loop, because errbacks may run where they are called. **Failure:** dying before the
-            message has moved has everybody told again by whoever gets it next.
-            """
-            error = PoisonTask(f"{self.name} was started {self.deliveries} times and never came to an end")
-            claim = self.claim
-            logger.error("Task %s[%s] goes to the dead letters: %s", self.name, self.id, error)
-            self.leave()
-
-            def tell_then_bury() -> None:
-                try:
-                    self.task.backend.mark_as_failure(
-                        self.id, error, request=self._context, store_result=self.store_errors
-                    )
-                    node.store.locks.ended((claim,), (self.id,))
-                finally:
-                    node.bury(claim, str(error))
-
-            node.aside(tell_then_bury)
-
-        @property
-        def claim(self) -> str:
-            return str(self._message.delivery_tag)
-
-        def give_back(self) -> None:
-            """To the front of its queue, as an attempt that did not start."""
-            node.give_back(self.claim)
-            self.leave()
-
-        def leave(self) -> None:
-            """Forget the request here; its message is elsewhere or will be found by its owner."""
-            self.acknowledged = True
-            state.task_ready(self)
-            qos = getattr(self._message.channel, "qos", None)
-            if qos is not None:
-                qos.drop(self.claim)
-
-        def stand_by(self) -> None:
-            """The lock is busy: give the message back a little later, without a slot, without a retry."""
-            state.task_ready(self)
-            node.defer(self.claim)
-            node.lend(1)
-            delay = min(BUSY_MOST, BUSY_FIRST * 2 ** node.times_busy(self.id)) * random.uniform(0.5, 1)
-            node.later(delay, self.stand_down)
-
-        def stand_down(self) -> None:
-            node.lend(-1)
-            self.give_back()
+                gate.child_gone(self)
 
     return GatedRequest
+
+
+class Gate:
+    """Decides with the node whether a request may start, and what becomes of one that may not.
+
+    Args:
+        node: the node, through all its leases.
+    """
+
+    def __init__(self, node: WorkerNode) -> None:
+        self._node = node
+
+    def lost(self, request: Any) -> bool:
+        """Whether the message was given back while it waited for a slot: somebody else runs it."""
+        if self._node.holds(claim_of(request)):
+            return False
+        self.leave(request)
+        return True
+
+    def passes(self, request: Any) -> bool:
+        """Ask for the start (rule 1); what may not start is no longer this worker's business."""
+        if deliveries_of(request) >= self._node.config.max_deliveries:
+            self.condemn(request)
+            return False
+        if self._node.start(claim_of(request)):
+            return True
+        self.leave(request)
+        return False
+
+    def leave(self, request: Any) -> None:
+        """Forget a request here; its message is elsewhere, or its owner will find it."""
+        request.acknowledged = True
+        state.task_ready(request)
+        qos = getattr(request.message.channel, "qos", None)
+        if qos is not None:
+            qos.drop(claim_of(request))
+
+    def give_back(self, request: Any) -> None:
+        """To the front of its queue, as an attempt that did not start."""
+        self._node.give_back(claim_of(request))
+        self.leave(request)
+
+    def dropped(self, request: Any) -> None:
+        """Revoked or expired: what is locked in trust for it is free (rule 9)."""
+        self._node.locks_ended(claim_of(request), request.id)
+
+    def child_gone(self, request: Any) -> None:
+        """Its child was killed and released nothing (rule 5)."""
+        self._node.locks_ended(claim_of(request))
+
+    def ours(self, request: Any, exc_info: Any) -> bool:
+        """Whether a failure was of our own making, and is dealt with."""
+        exc = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(exc, NotStarted):
+            self.give_back(request)
+            return True
+        if isinstance(exc, Busy):
+            self.stand_by(request)
+            return True
+        if isinstance(exc, (WorkerLostError, Terminated, SystemExit)):
+            self.child_gone(request)
+        return False
+
+    def stand_by(self, request: Any) -> None:
+        """The lock is busy: give the message back a little later, without a slot, without a retry."""
+        node = self._node
+        state.task_ready(request)
+        node.defer(claim_of(request))
+        node.lend(1)
+
+        def stand_down() -> None:
+            node.lend(-1)
+            self.give_back(request)
+
+        delay = min(BUSY_MOST, BUSY_FIRST * 2 ** node.times_busy(request.id)) * random.uniform(0.5, 1)
+        node.later(delay, stand_down)
+
+    def condemn(self, request: Any) -> None:
+        """A poison task: tell everybody who waits for it, then keep it among the dead letters (rule 15).
+
+        Off the loop, because errbacks may run where they are called. **Failure:** dying before the
+        message has moved has everybody told again by whoever gets it next.
+        """
+        node, claim = self._node, claim_of(request)
+        error = PoisonTask(f"{request.name} was started {deliveries_of(request)} times and never came to an end")
+        logger.error("Task %s[%s] goes to the dead letters: %s", request.name, request.id, error)
+        self.leave(request)
+
+        def tell_then_bury() -> None:
+            try:
+                request.task.backend.mark_as_failure(
+                    request.id, error, request=request._context, store_result=request.store_errors
+                )
+                node.store.locks.ended((claim,), (request.id,))
+            finally:
+                node.bury(claim, str(error))
+
+        node.aside(tell_then_bury)

@@ -60,12 +60,15 @@ class Heartbeats:
 
     def _run(self) -> None:
         while self._wanted.is_set():
-            try:
-                self._receive()
-            except Exception as exc:  # noqa: BLE001 - lossy by nature: the leases judge, not this
-                logger.debug("Not listening to heartbeats for a moment: %r", exc)
-                self._beats = {}  # whoever beats while we are deaf is not silent
-                threading.Event().wait(AGAIN)
+            self._try_to_receive()
+
+    def _try_to_receive(self) -> None:
+        try:
+            self._receive()
+        except Exception as exc:  # noqa: BLE001 - lossy by nature: the leases judge, not this
+            logger.debug("Not listening to heartbeats for a moment: %r", exc)
+            self._beats = {}  # whoever beats while we are deaf is not silent
+            threading.Event().wait(AGAIN)
 
     def _receive(self) -> None:
         handlers = {"worker-heartbeat": self._on_beat, "worker-online": self._on_beat, "worker-offline": self._on_left}

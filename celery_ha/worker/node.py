@@ -114,18 +114,29 @@ class WorkerNode:
         self._shards = {queue: self._control.widest(queue, count) for queue, count in self._shards.items()}
         node = Node(uuid4().hex, self.name, self._weight, self.queues, ttl=self.config.lease_ttl)
         keeper = Keeper(
-            node, self.store.leases, self._control,
-            clock=monotonic, margin=self.config.trust_margin, wedged_after=self.config.wedged_after,
+            node,
+            self.store.leases,
+            self._control,
+            clock=monotonic,
+            margin=self.config.trust_margin,
+            wedged_after=self.config.wedged_after,
+            renew_every=self.config.renew_every,
         )
         keeper.open()
         observer = Observer(
-            node.lease, self.store.court, self._control, self.store.locks,
+            node.lease,
+            self.store.court,
+            self._control,
+            self.store.locks,
             ttl=self.config.lease_ttl,
             pace=Pace(self.config.look_every),
             patience=Patience(confirm_after=self.config.confirm_after),
         )
         self._life = Life(
-            keeper, observer, Ledger(node.lease, self._on_owed), self.page,
+            keeper,
+            observer,
+            Ledger(node.lease, self._on_owed),
+            self.page,
             wait=lambda seconds: self.store.leases.wait(node.lease, seconds),
             suspected=self._suspects,
             on_observed=self._on_observed,
@@ -178,7 +189,7 @@ class WorkerNode:
         if self._aside is not None:
             self._aside.shutdown()
         if self.heartbeats:
-            self.heartbeats.listen(False)  # noqa: FBT003
+            self.heartbeats.listen(False)
         self._life = None
         return clean
 
@@ -200,6 +211,9 @@ class WorkerNode:
 
     def free_slots(self) -> int:
         return max(0, self.concurrency() - len(state.reserved_requests))
+
+    def waiting(self) -> int:
+        return max(0, len(state.reserved_requests) - self.concurrency())
 
     def check(self) -> None:
         life = self.life
@@ -369,7 +383,10 @@ class WorkerNode:
         for result in observed.recovered:
             logger.warning(
                 "Recovered lease %s: %d messages back in their queues, %d of them had started, %d locks settled",
-                result.lease, result.requeued, result.restarted, result.locks,
+                result.lease,
+                result.requeued,
+                result.restarted,
+                result.locks,
             )
 
     def _on_owed(self) -> None:

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from celery_ha.worker.gate import claim_of
+
 
 class Starts:
     """Stands in for ``WorkController._process_task``.
@@ -33,7 +35,7 @@ class Starts:
         self._waiting: deque[Any] = deque()
 
     def __call__(self, request: Any) -> None:
-        if not self._waiting and self._marked(request.claim):
+        if not self._waiting and self._marked(claim_of(request)):
             self._process(request)
             return
         self._waiting.append(request)

@@ -86,6 +86,19 @@ def test_eta_tasks_of_a_killed_worker_run_once_elsewhere_and_not_too_early(pair:
     assert min(run.start for run in pair.ledger.runs() if run.key in keys) >= due
 
 
+def test_eta_tasks_in_memory_keep_no_ready_task_from_a_free_slot(pair: Scene):
+    # Given many more tasks with a far ETA than the prefetch count, on one worker's shards
+    owner = pair.live[0]
+    shards = pair.shards(owner)
+    far = pair.publish("order", pair.keys_on(shards, 40), 0, countdown=6.0)
+    # When others come that could start at once, then those run first
+    ready = pair.publish("order", pair.keys_on(shards, 20), 0)
+    pair.wait_ended(ready)
+    assert not set(pair.ledger.by_key()) & set(far)
+    pair.settled(far)
+    assert pair.ledger.reruns(far) == set()
+
+
 def test_rate_limited_tasks_keep_their_rate_and_survive_their_worker(pair: Scene):
     # Given more of them than may run in a second
     keys = pair.publish("limited", pair.names(pair.batch(), 12))
@@ -96,7 +109,7 @@ def test_rate_limited_tasks_keep_their_rate_and_survive_their_worker(pair: Scene
     pair.settled(keys)
     for worker in {run.node for run in pair.ledger.runs() if run.key in keys}:
         starts = [run.start for run in pair.ledger.runs() if run.key in keys and run.node == worker]
-        assert starts[-1] - starts[0] > 0.8 * (len(starts) - 1) / 4
+        assert starts[-1] - starts[0] >= 0.8 * (len(starts) - 1) / 4
 
 
 def test_early_acknowledged_task_of_a_killed_worker_is_not_repeated(pair: Scene):

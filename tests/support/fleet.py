@@ -86,8 +86,12 @@ class Fleet:
         command = [sys.executable, "-m", "celery", "-A", self.app, "worker", "-n", name, "-l", "INFO", *options]
         with log.open("wb") as out:
             process = subprocess.Popen(
-                command, cwd=ROOT, env={**os.environ, **self.environment, **environment},
-                stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                command,
+                cwd=ROOT,
+                env={**os.environ, **self.environment, **environment},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         worker = Worker(name, process, log)
         self.workers.append(worker)

@@ -125,9 +125,10 @@ class Scene:
         return [json.loads(entry) for entry in self.redis.lrange(f"{self.prefix}_ha:history", 0, -1)]
 
     def fenced(self) -> set[str]:
-        """Every lease that was ever fenced, and is not yet forgotten."""
-        names = {key.decode().rpartition(":")[2] for key in self.redis.scan_iter(f"{self.prefix}_ha:gone:*")}
-        return names | {lease.decode() for lease in self.hash("fenced")}
+        """Every lease that was ever fenced, in the store or on the broker, and is not yet forgotten."""
+        patterns = [f"{self.prefix}_ha:{name}:*" for name in ("gone", "tombstone")]
+        keys = [key.decode() for pattern in patterns for key in self.redis.scan_iter(pattern)]
+        return {key.rpartition(":")[2] for key in keys} | {lease.decode() for lease in self.hash("fenced")}
 
     def waiting(self, *queues: str) -> int:
         return sum(self.redis.llen(f"{self.prefix}{queue}") for queue in queues)
@@ -250,7 +251,13 @@ def scene(
     try:
         with fleet(directory, **everything) as workers:
             yield Scene(
-                server, workers, Ledger(directory / "ledger"), probe, admin, ttl, options,
+                server,
+                workers,
+                Ledger(directory / "ledger"),
+                probe,
+                admin,
+                ttl,
+                options,
                 environment.get("PROBE_KEYPREFIX", ""),
             )
     finally:
@@ -263,7 +270,9 @@ def wait_exit(workers: Iterable[Worker], *, within: float = 60.0) -> None:
         eventually(lambda worker=worker: not worker.alive, within=within, why=f"{worker.name} exits")
 
 
-def first_start_after(ledger: Ledger, keys: Collection[str], at: float, *, elsewhere: str) -> Callable[[], float | None]:
+def first_start_after(
+    ledger: Ledger, keys: Collection[str], at: float, *, elsewhere: str
+) -> Callable[[], float | None]:
     """When the first of these keys started after a moment on another node than this; None: not yet."""
 
     def found() -> float | None:

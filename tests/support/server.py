@@ -39,12 +39,18 @@ class RedisServer:
         return Path(self._folder.name)
 
     def start(self) -> None:
-        command = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        options = ["--save", "", "--appendonly", "no", "--unixsocket", str(self.folder / "redis.sock"), *self.options]
         log = (self.folder / "log").open("ab")
-        self._process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
+        self._process = subprocess.Popen(self.command(), stdout=log, stderr=log)
         log.close()
         self._wait_until_it_answers()
+
+    def command(self) -> list[str]:
+        command = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        return [*command, "--save", "", "--appendonly", "no", "--unixsocket", str(self.socket), *self.options]
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "redis.sock"
 
     def send(self, signum: int) -> None:
         os.kill(self.pid, signum)
@@ -69,7 +75,7 @@ class RedisServer:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
                     probe.sendall(b"PING\r\n")
-                    if probe.recv(16).startswith(b"+PONG"):
+                    if probe.recv(16).startswith((b"+PONG", b"-NOAUTH")):
                         return
             except OSError:
                 pass
@@ -77,6 +83,20 @@ class RedisServer:
         text = (self.folder / "log").read_text(errors="replace")
         self.stop()
         raise RuntimeError(f"{self.binary} did not start:\n{text}")
+
+
+class Sentinel(RedisServer):
+    """One sentinel that watches one master."""
+
+    def __init__(self, binary: str, master: RedisServer, name: str) -> None:
+        self.master, self.name = master, name
+        super().__init__(binary)
+
+    def command(self) -> list[str]:
+        config = self.folder / "sentinel.conf"
+        lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}"]
+        config.write_text("\n".join([*lines, f"sentinel monitor {self.name} 127.0.0.1 {self.master.port} 1", ""]))
+        return [self.binary, str(config), "--sentinel"]
 
 
 def server_binary() -> str | None:

@@ -105,4 +105,3 @@ def test_broker_of_another_kind_is_refused_with_what_to_write() -> None:
 def test_every_public_name_is_exported_from_one_of_our_modules() -> None:
     for name in celery_ha.__all__:
         assert getattr(celery_ha, name).__module__.startswith("celery_ha")
-

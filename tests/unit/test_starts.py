@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 from celery_ha.worker.starts import Starts
 
 
-@dataclass
 class Request:
-    claim: str
+    def __init__(self, claim: str) -> None:
+        self.claim = claim
+        self.message = SimpleNamespace(delivery_tag=claim)
 
 
 class Loop:

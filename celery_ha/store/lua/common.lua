@@ -5,6 +5,8 @@ local P = KEYS[1]
 local SCHEMA = 1
 local BELL_TTL = 60
 local TOMBSTONE_TTL = 3600
+-- Longer than any request waits in a socket.
+local ENDED_TTL = 600
 
 local function key(name)
   return P .. name
@@ -103,7 +105,8 @@ local function take_office(lease)
 end
 
 -- Locks: `lock:<name>` is the lock, `held:<claim>` the names a claim holds, `claims:<lease>` the claims
--- of a lease that hold any, `trust:<task>` the names in trust for a task.
+-- of a lease that hold any, `trust:<task>` the names in trust for a task. `ended:<claim>` remembers the end
+-- of a claim: a request that its caller gave up may arrive after it.
 
 local function lock_of(name)
   local l = redis.call('HMGET', key('lock:' .. name), 'lease', 'claim', 'task', 'token', 'inherit')

@@ -1,4 +1,5 @@
--- Grant a lock if it is free, the asker's already, or held in trust for its task (rules 4, 8, 12).
+-- Grant a lock if it is free, the asker's already, or held in trust for its task (rules 4, 8, 12). A claim
+-- whose end was told gets nothing any more.
 -- KEYS[1]  prefix
 -- ARGV[1]  name
 -- ARGV[2]  lease, ARGV[3] claim, ARGV[4] task of the asker
@@ -11,7 +12,7 @@
 local name, lease, claim, task, inherit, run = unpack(ARGV)
 local busy = {'', 0, '', '', ''}
 note_run(run)
-if not is_open(lease) then return busy end
+if not is_open(lease) or redis.call('EXISTS', key('ended:' .. claim)) == 1 then return busy end
 
 local lock = lock_of(name)
 if lock then

@@ -1,4 +1,5 @@
 -- Free the locks of claims that ended (rule 5) and what is in trust for tasks that will not come back (rule 8).
+-- The claims are remembered for a while: they get no lock any more, however late they ask.
 -- KEYS[1]  prefix
 -- ARGV[1]      number of claims
 -- ARGV[2..]    the claims; only those of an open lease count, a fenced one is settled
@@ -10,6 +11,7 @@
 local claims, freed = tonumber(ARGV[1]), 0
 for i = 2, claims + 1 do
   local claim = ARGV[i]
+  redis.call('SET', key('ended:' .. claim), '1', 'EX', ENDED_TTL)
   if is_open(claim:match('^(.*)%.[^.]*$') or claim) then
     for _, name in ipairs(redis.call('SMEMBERS', key('held:' .. claim))) do
       local lock = lock_of(name)

@@ -85,6 +85,13 @@ class MemoryCourt(Court):
             server.fence_member(verdict.lease, term, verdict.reason)
             return True
 
+    def refuse(self, term: int, by: str, lease: str) -> bool:
+        with self._client.call() as server:
+            if not _leads(server, by, term) or server.is_open(lease):
+                return False
+            server.memory.gone[lease] = server.now() + TOMBSTONE_TTL
+            return True
+
     def recovered(self, result: Recovered) -> bool:
         with self._client.call() as server:
             memory = server.memory

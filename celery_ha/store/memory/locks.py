@@ -22,7 +22,7 @@ class MemoryLocks(LockStore):
 
     def acquire(self, name: str, holder: Holder, *, inherit: float) -> Grant:
         with self._client.call() as server:
-            if not server.is_open(holder.lease):
+            if not server.is_open(holder.lease) or server.has_ended(holder.claim):
                 return Grant(None)
             lock = _current(server, name)
             if lock is not None and lock.holder == holder:
@@ -48,6 +48,7 @@ class MemoryLocks(LockStore):
 
     def ended(self, claims: tuple[str, ...], tasks: tuple[str, ...] = ()) -> int:
         with self._client.call() as server:
+            server.note_ended(claims)
             locks = server.memory.locks
             freed = [name for name in locks if _ended(server, name, claims, tasks)]
             for name in freed:

@@ -12,6 +12,8 @@ from celery_ha.model import FencedLease, Holder, Leader, Node, Recovered, Verdic
 
 #: Seconds for which the fence of a recovered lease is still told apart from an unknown lease.
 TOMBSTONE_TTL = 3600.0
+#: Seconds for which the end of a claim is remembered; longer than any request waits in a socket.
+ENDED_TTL = 600.0
 #: How many finished recoveries are remembered.
 HISTORY_LIMIT = 200
 
@@ -39,13 +41,15 @@ class Memory:
     counters: dict[str, int] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     fenced: dict[str, FencedLease] = field(default_factory=dict)
-    #: Recovered leases, each with the time until which the tombstone stands.
+    #: Recovered and refused leases, each with the time until which the tombstone stands.
     gone: dict[str, float] = field(default_factory=dict)
     leader: Leader | None = None
     #: Leases whose bell was rung and not heard yet.
     bells: set[str] = field(default_factory=set)
     history: deque[tuple[FencedLease, Recovered]] = field(default_factory=lambda: deque(maxlen=HISTORY_LIMIT))
     locks: dict[str, HeldLock] = field(default_factory=dict)
+    #: Claims whose end was told, each with the time until which it is remembered; oldest first.
+    ended: dict[str, float] = field(default_factory=dict)
     #: Until when no lock is granted (rule 12), and for how long such a time lasts.
     quiet_until: float = float("-inf")
     longest_ttl: float = 0.0
@@ -107,7 +111,7 @@ class MemoryServer:
         return lease in self.memory.counters
 
     def is_fenced(self, lease: str) -> bool:
-        """Whether the lease was fenced, recovered or not."""
+        """Whether the lease was fenced, recovered or not, or refused before it ever opened."""
         return lease in self.memory.fenced or self.memory.gone.get(lease, float("-inf")) > self.now()
 
     def members_changed(self) -> None:
@@ -142,6 +146,19 @@ class MemoryServer:
     def register_connections(self, lease: str, connections: tuple[str, ...]) -> None:
         """Replace the connections by which a lease is watched."""
         self.memory.nodes[lease] = replace(self.memory.nodes[lease], connections=connections)
+
+    def note_ended(self, claims: tuple[str, ...]) -> None:
+        """Remember that these claims are over, and forget what is past."""
+        ended, now = self.memory.ended, self.now()
+        while ended and next(iter(ended.values())) <= now:
+            del ended[next(iter(ended))]
+        for claim in claims:
+            ended.pop(claim, None)
+            ended[claim] = now + ENDED_TTL
+
+    def has_ended(self, claim: str) -> bool:
+        """Whether the end of the claim was told."""
+        return self.memory.ended.get(claim, float("-inf")) > self.now()
 
     def begin_quiet_time(self) -> None:
         """Grant no lock for a whole TTL: who holds what is known only when leases had time to say so."""

@@ -12,10 +12,11 @@ Every write is one Lua script, so it happens wholly or not at all. Keys, after t
 ``epoch``, ``version`` identity of this memory; number of membership changes
 ``run``                hash: server run, when it was first seen, longest TTL
 ``wake:<lease>``       a node's bell (list, expires)
-``gone:<lease>``       tombstone of a recovered lease (expires)
+``gone:<lease>``       tombstone of a recovered or refused lease (expires)
 ``history``            finished recoveries (list, bounded, expires)
 ``lock:<name>``        hash: holder, token; expires while in trust
 ``held:<claim>``       set of the locks a claim holds
+``ended:<claim>``      the end of this claim was told (expires)
 ``claims:<lease>``     set of the claims of a lease that hold locks
 ``trust:<task>``       set of the locks in trust for a task (expires)
 =====================  ===============================================================

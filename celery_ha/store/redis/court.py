@@ -89,6 +89,12 @@ class RedisCourt(Court):
             self._replicas.confirm(self._a)
         return fenced
 
+    def refuse(self, term: int, by: str, lease: str) -> bool:
+        refused = bool(self._a.run_script("refuse", by, term, lease))
+        if refused:
+            self._replicas.confirm(self._a)
+        return refused
+
     def recovered(self, result: Recovered) -> bool:
         done = self._a.run_script("recovered", result.lease, dump_recovered(result), HISTORY_LIMIT, HISTORY_TTL)
         return bool(done)
