@@ -89,7 +89,7 @@ class Meter:
 
     def _left(self) -> int:
         self._own += 1
-        return int(self._client.llen(QUEUE))  # type: ignore[arg-type]
+        return int(self._client.llen(QUEUE))
 
     def _sample(self) -> Sample:
         self._own += 1

@@ -10,6 +10,7 @@ import datetime as dt
 import decimal
 import enum
 import hashlib
+import json
 import uuid
 from collections.abc import Mapping
 from string import Formatter
@@ -20,8 +21,12 @@ _MASK = (1 << 64) - 1
 
 
 def stable_hash(key: str) -> int:
-    """A 64-bit hash that is the same everywhere and for ever (unlike ``hash()``)."""
-    digest = hashlib.blake2b(key.encode(), digest_size=8, person=_PERSON).digest()
+    """Hash a text into 64 bits, the same everywhere and for ever (unlike ``hash()``).
+
+    Args:
+        key: any text, even one with lone surrogates, as file names have.
+    """
+    digest = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8, person=_PERSON).digest()
     return int.from_bytes(digest, "big")
 
 
@@ -73,43 +78,70 @@ def base_of(name: str, queues: Mapping[str, int]) -> str | None:
 def canonical(value: object) -> str:
     """The one text of a value, whatever the order of its parts.
 
+    A number and its text are one key, so are an enum's member and its value, a list and a tuple: JSON
+    makes the one of the other on the way to a worker. Inside a list or mapping texts are quoted.
+
+    Args:
+        value: text, number, True, False, None, UUID, date, time, enum, or a list, tuple or mapping of such.
+
     Raises:
         ValueError: the value has no stable text form (its ``repr`` would name a memory address).
     """
     if isinstance(value, enum.Enum):
         return canonical(value.value)
     if isinstance(value, str):
-        return value
+        return str.__str__(value)
     if value is None or isinstance(value, (bool, int, float, decimal.Decimal, uuid.UUID)):
         return str(value)
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(canonical, value)) + "]"
+        return "[" + ",".join(map(_part, value)) + "]"
     if isinstance(value, Mapping):
-        pairs = sorted((canonical(key), canonical(part)) for key, part in value.items())
+        pairs = sorted((_part(key), _part(part)) for key, part in value.items())
         return "{" + ",".join(f"{key}:{part}" for key, part in pairs) + "}"
     raise ValueError(f"a {type(value).__name__} has no stable text form; use a number, a text or another plain value")
 
 
+def _part(value: object) -> str:
+    """The text of a value inside another; quoted, lest ``["a,b"]`` and ``["a", "b"]`` be one key."""
+    bare = value.value if isinstance(value, enum.Enum) else value
+    text = canonical(bare)
+    return text if isinstance(bare, (list, tuple, Mapping)) else json.dumps(text)
+
+
 def render(template: str, arguments: Mapping[str, object]) -> str:
-    """Fill a key template such as ``order.{order_id}`` or ``user.{user[id]}``.
+    """Fill a key template such as ``order.{order_id}``, ``{user.id}`` or ``user.{user[id]}``.
+
+    Args:
+        template: text with placeholders; ``{{`` and ``}}`` stand for braces.
+        arguments: the call's, by name.
 
     Raises:
-        ValueError: a placeholder names no argument, or its value has no stable text form.
+        ValueError: the template cannot be read, a placeholder names no argument, or an argument has no
+            stable text form.
     """
     parts = []
-    for text, field, _, _ in Formatter().parse(template):
+    for text, field, spec, conversion in _parse(template):
         parts.append(text)
+        if spec or conversion:
+            raise ValueError(f"{{{field}}} in the key {template!r} must stand alone, without ! or : after the name")
         if field is not None:
             parts.append(_field(template, field, arguments))
     return "".join(parts)
 
 
+def _parse(template: str) -> list[tuple[str, str | None, str | None, str | None]]:
+    try:
+        return list(Formatter().parse(template))
+    except ValueError as exc:
+        raise ValueError(f"the key {template!r} cannot be read: {exc}") from exc
+
+
 def _field(template: str, field: str, arguments: Mapping[str, object]) -> str:
     try:
         value, _ = Formatter().get_field(field, (), arguments)
-    except (KeyError, AttributeError, IndexError, TypeError) as exc:
+    except (KeyError, AttributeError, IndexError, TypeError, ValueError) as exc:
         names = ", ".join(sorted(arguments)) or "none"
         raise ValueError(f"{{{field}}} in the key {template!r} is no argument; there are: {names}") from exc
     try:

@@ -117,6 +117,11 @@ class Consumer(consumer.Consumer):
     def on_unknown_message(self, body: Any, message: Any) -> None:
         self._bury(message, "not a task message")
 
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Celery logs it, tells FAILURE and rejects it; the first ending counts, and says why."""
+        message.channel.qos.bury(str(message.delivery_tag), f"unknown task: {exc}")
+        super().on_unknown_task(body, message, exc)
+
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         self._bury(message, f"invalid task message: {exc}")
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Mapping
 from functools import cache
+from inspect import signature
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from billiard.exceptions import Terminated, WorkerLostError
+from celery.exceptions import InvalidTaskError
 from celery.worker import state
 from celery.worker.request import Request
 
@@ -38,6 +42,28 @@ def deliveries_of(request: Any) -> int:
     return int(request.request_dict.get("ha_deliveries") or 0)
 
 
+def refuse_malformed(request: Any) -> None:
+    """Celery unpacks three parts of a body and lets them fail in the pool, whatever they are.
+
+    Raises:
+        InvalidTaskError: they are not a list, a mapping and a mapping.
+    """
+    args, kwargs, embedded = request._payload
+    fits = isinstance(args, (list, tuple)) and isinstance(kwargs, Mapping)
+    if not fits or not isinstance(embedded, (Mapping, NoneType)):
+        raise InvalidTaskError("the body is not [arguments, keyword arguments, embedded options]")
+
+
+def misfit(request: Any) -> str:
+    """Why the task can never be called with these arguments; empty if it can, or wants no check."""
+    if request.task.typing:
+        try:
+            signature(request.task.run).bind(*request.args, **request.kwargs)
+        except (TypeError, ValueError) as exc:
+            return str(exc)
+    return ""
+
+
 @cache
 def gated(base: type[Request], gate: Gate) -> type[Request]:
     """The request class of a task, a user's own included, with the gate in front."""
@@ -47,6 +73,10 @@ def gated(base: type[Request], gate: Gate) -> type[Request]:
     class GatedRequest(base):
         __doc__ = base.__doc__
         passed_gate = False
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            refuse_malformed(self)
 
         def revoked(self) -> bool:
             if gate.lost(self):
@@ -127,6 +157,9 @@ class Gate:
             return True
         if isinstance(exc, (WorkerLostError, Terminated, SystemExit)):
             self.child_gone(request)
+        elif reason := misfit(request):
+            # Celery tells FAILURE; the first ending counts, so its ack does not drop the message.
+            self._node.bury(claim_of(request), f"wrong arguments: {reason}")
         return False
 
     def stand_by(self, request: Any) -> None:

@@ -211,6 +211,59 @@ def test_a_late_end_of_a_fenced_lease_frees_nothing(member, judge):
     assert judge.store.locks.settle("a", {}) == 1
 
 
+def test_a_request_that_arrives_after_the_end_of_its_claim_takes_no_lock(member):
+    a, b = member("a"), member("b")
+    assert a.store.locks.ended(("a.1", "a.2")) == 0
+
+    assert acquire(a, 1) == Grant(None, None)
+    assert acquire(a, 2, name="y") == Grant(None, None)
+
+    assert acquire(b, task="other").token is not None
+    assert a.store.leases.close("a", clean=True), "nothing is left in its hands"
+
+
+def test_the_end_of_a_claim_stops_no_other_claim_of_the_task(member):
+    a = member("a")
+    old = acquire(a, 1)
+    assert a.store.locks.ended(("a.1",)) == 1
+
+    new = acquire(a, 2)
+
+    assert new.token > old.token
+    assert acquire(a, 1) == Grant(None, None), "its request was sent twice"
+    assert acquire(a, 2) == Grant(new.token, again=True)
+
+
+def test_an_end_told_to_a_store_without_memory_is_remembered(backend, member):
+    a = member("a", ttl=0.2)
+    backend.wipe()
+    a.renew()
+    a.store.locks.ended(("a.1",))
+    a.open()
+    backend.pass_time(0.3)
+
+    assert acquire(a, 1) == Grant(None, None)
+    assert acquire(a, 2).token is not None
+
+
+def test_ends_are_not_remembered_for_good():
+    from celery_ha.model import Node
+    from celery_ha.store.memory import MemoryServer, MemoryStore
+
+    clock = [1000.0]
+    server = MemoryServer(lambda: clock[0])
+    store = MemoryStore(server)
+    store.leases.open(Node("a", "a@host"))
+    store.locks.ended(("a.1", "a.2"))
+    clock[0] += 599.0
+    store.locks.ended(("a.2",))
+
+    clock[0] += 2.0
+    store.locks.ended(("a.3",))
+
+    assert set(server.memory.ended) == {"a.2", "a.3"}
+
+
 # Rule 8: the lock of a task that will be run again is held in trust.
 
 

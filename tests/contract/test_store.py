@@ -381,6 +381,80 @@ def test_a_fenced_deputy_takes_no_office(member):
     assert deputy.store.court.depose("deputy", verdict, term=term, rounds=0, fence=True) is None
 
 
+# Rule 6: a lease that the broker knows and the store does not.
+
+
+def test_a_refused_stranger_cannot_open(member):
+    a, stranger = member("a"), member("stranger", open_it=False)
+    term = a.store.court.elect("a")
+
+    assert a.store.court.refuse(term, "a", "stranger")
+    assert a.store.court.refuse(term, "a", "stranger"), "repeated after a lost reply"
+
+    with pytest.raises(Fenced):
+        stranger.open()
+    assert stranger.state is LeaseState.FENCED
+    look = a.store.court.look()
+    assert set(look.nodes) == {"a"}
+    assert look.fenced == (), "it was never known, so its recovery is nobody's unfinished business"
+
+
+def test_a_lease_that_opened_since_the_last_look_is_not_refused(member):
+    a, late = member("a"), member("late", open_it=False)
+    term = a.store.court.elect("a")
+    assert "late" not in a.store.court.look().nodes
+
+    late.open()
+
+    assert not a.store.court.refuse(term, "a", "late")
+    assert not a.store.court.refuse(term, "a", "a"), "nor does the leader refuse itself"
+    assert late.open() == late.epoch
+    assert late.state is LeaseState.OPEN
+
+
+def test_nobody_refuses_without_the_office(member):
+    a, b, stranger = member("a"), member("b"), member("stranger", open_it=False)
+    assert not a.store.court.refuse(1, "a", "stranger"), "the office is vacant"
+    term = a.store.court.elect("a")
+
+    assert not b.store.court.refuse(term, "b", "stranger")
+    assert not a.store.court.refuse(term + 1, "a", "stranger")
+
+    stranger.open()
+    assert stranger.state is LeaseState.OPEN
+
+
+def test_a_deposed_leader_refuses_nobody(member):
+    leader, deputy, stranger = member("leader"), member("deputy"), member("stranger", open_it=False)
+    term = leader.store.court.elect("leader")
+    assert deputy.store.court.depose("deputy", deputy.judge(leader), term=term, rounds=0, fence=False)
+
+    assert not leader.store.court.refuse(term, "leader", "stranger")
+
+    stranger.open()
+    assert stranger.state is LeaseState.OPEN
+
+
+def test_a_refused_lease_that_is_fenced_still_waits_for_its_recovery(member):
+    a, b = member("a"), member("b")
+    term = a.store.court.elect("a")
+    assert a.fence(b)
+
+    assert a.store.court.refuse(term, "a", "b")
+
+    assert [item.node.lease for item in a.store.court.look().fenced] == ["b"]
+    assert a.store.court.recovered(Recovered("b"))
+
+
+def test_a_refused_stranger_gets_no_lock(member):
+    from celery_ha.model import Holder
+
+    a, stranger = member("a"), member("stranger", open_it=False)
+    assert a.store.court.refuse(a.store.court.elect("a"), "a", "stranger")
+
+    assert stranger.store.locks.acquire("x", Holder("stranger", "stranger.1", "t"), inherit=60).token is None
+
+
 def test_connections_that_are_there_are_seen(member):
     a, b = member("a"), member("b")
 

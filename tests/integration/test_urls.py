@@ -101,9 +101,10 @@ def own(start_redis: Callable[..., RedisServer]) -> RedisServer:
 
 @pytest.fixture
 def sentinel(own: RedisServer, start_redis: Callable[..., RedisServer]) -> Iterator[Sentinel]:
-    start_redis("--replicaof", "127.0.0.1", str(own.port))
     admin = redis.Redis.from_url(own.url)
-    eventually(lambda: admin.info("replication")["connected_slaves"], why="a replica")
+    admin.config_set("repl-diskless-sync-delay", 0)
+    start_redis("--replicaof", "127.0.0.1", str(own.port))
+    eventually(lambda: admin.info("replication").get("slave0", {}).get("state") == "online", why="a replica")
     watcher = Sentinel(own.binary, own, "themaster")
     yield watcher
     watcher.close()

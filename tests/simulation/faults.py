@@ -15,6 +15,7 @@ CALL_FAULTS = ("crash_before", "crash_after", "lost_reply", "pause_before", "pau
 TIMED_FAULTS = (
     "kill", "power", "pause", "suspend", "drop", "blackhole", "stall", "restart", "wipe",
     "clock_step", "stuck_observer", "wedge", "child_killed", "leave", "join", "slow_look", "outage",
+    "late_open",
 )  # fmt: skip
 
 #: Those that leave G4 in force: who is killed is given up within two seconds.

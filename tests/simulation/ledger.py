@@ -75,6 +75,9 @@ class Ledger:
     moving: list[Claim] = field(default_factory=list)
     #: Claims given back by their own lease.
     let_go: set[str] = field(default_factory=set)
+    #: Whether the store says that a lease is open, and whether it ever lost its memory.
+    is_open: Callable[[str], bool] = lambda lease: False
+    wiped: bool = False
     _claimed: dict[str, int] = field(default_factory=dict)
     _read: dict[bytes, Message] = field(default_factory=dict)
 
@@ -191,6 +194,12 @@ class Ledger:
         if process is not None and not reason.startswith("closed") and not process.excused(lease):
             raise Violation(f"G5: {lease} was healthy and was fenced: {reason}")
 
+    def shut_stranger(self, lease: str) -> None:
+        """The broker fences a lease that the store did not fence; a wipe forgets that it refuses it."""
+        if self.is_open(lease) and not self.wiped:
+            raise Violation(f"G5: {lease} is open in the store and was fenced as a stranger")
+        self.fenced(lease, "stranger")
+
     # Rule 18: order.
 
     def check_order(self, claims: list[Claim], broker: MemoryBrokerServer) -> None:
@@ -234,8 +243,8 @@ class TrackedBroker(MemoryBrokerServer):
     def shut(self, lease: str) -> None:
         known = lease in self.fenced
         super().shut(lease)
-        if not known and lease not in self.ledger.fences:
-            self.ledger.fenced(lease, "stranger")
+        if not known and self.ledger.fences.get(lease, "stranger") == "stranger":
+            self.ledger.shut_stranger(lease)
 
 
 class TrackedStore(MemoryServer):
@@ -260,6 +269,9 @@ def effect(ledger: Ledger, name: str, args: tuple[Any, ...], result: Any, world:
         ledger.granted(args[0], args[1], result, world.store, world.broker)
     elif name == "release" and result:
         ledger.released(args[0], args[1])
+    elif name == "refuse" and result:
+        if args[2] not in ledger.fences:
+            ledger.fenced(args[2], "stranger")
     elif name == "ended":
         ledger.freed(set(args[0]))
     elif name in ("elect", "depose") and result is not None:

@@ -20,7 +20,9 @@ from celery_ha.failover import recovery
 from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import _IDLE, Observer
 from celery_ha.model import Claim, Look
+from celery_ha.store.memory import MemoryServer
 from celery_ha.store.memory import locks as _locks
+from celery_ha.store.memory.court import MemoryCourt
 from tests.simulation.ledger import TrackedBroker, TrackedStore
 from tests.simulation.worker import Process
 from tests.simulation.world import Producer
@@ -168,6 +170,11 @@ def _nothing(value: Any) -> Callable[..., Any]:
     return lambda *args, **kwargs: value
 
 
+def _refuse_nothing(self: MemoryCourt, term: int, by: str, lease: str) -> bool:
+    with self._client.call() as server:
+        return not server.is_open(lease)
+
+
 _may_take = _locks._may_take
 _watch_leader = Observer._watch_leader
 _step = Observer.step
@@ -208,12 +215,20 @@ MUTANTS: dict[str, Mutant] = {
     "rule_5_end_frees_nothing": Mutant(
         "the end of a claim does not free its locks", ("liveness",), 300, {"process": FreesNothing}
     ),
+    "rule_5_end_forgotten": Mutant(
+        "a claim that ended is not remembered", ("liveness", "G3"), 1000,
+        patches=((MemoryServer, "has_ended", _nothing(False)),),
+    ),
     "rule_6_fenced_in_the_store_only": Mutant(
         "the broker goes on accepting a fenced lease", ("G2",), 500, {"broker": FencesInTheStoreOnly}
     ),
     "rule_6_strangers_left": Mutant(
         "claims of a lease that the store never knew are left where they are", ("liveness",), 1000,
         patches=((Observer, "_ripe_strangers", _nothing([])),),
+    ),
+    "rule_6_strangers_not_refused": Mutant(
+        "the store does not refuse a stranger before the broker fences it", ("G5",), 500,
+        patches=((MemoryCourt, "refuse", _refuse_nothing),),
     ),
     "rule_7_luggage_left_behind": Mutant(
         "a goodbye deletes the lease with what it holds", ("G1",), 500,

@@ -59,6 +59,8 @@ class Process(Caller):
         self.gone = False
         self.wedged = False
         self.stuck_observer = False
+        #: It stands still between joining on the broker and opening in the store.
+        self.dawdles = False
         self.pulse = self.clock()
         #: (kind, from, to) of what went wrong with this process, true time.
         self.troubles: list[tuple[str, float, float]] = []

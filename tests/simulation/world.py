@@ -17,7 +17,7 @@ from tests.simulation.worker import TTL, Process
 
 #: Simulated seconds in which things go wrong, and within which everything must be done afterwards.
 CHAOS = 16.0
-CALM = 100.0
+CALM = 200.0
 LOCKS = ("red", "blue")
 #: Seconds within which the messages of a killed process have moved (G4).
 PROMISE = 2.0
@@ -88,12 +88,14 @@ class World:
         })  # fmt: skip
         self.ledger = Ledger(lambda: self.kernel.now, self.trace)
         self.store = store(lambda: self.kernel.now + self.wall, self.ledger)
+        self.ledger.is_open = self.store.is_open
         self.broker = broker(lambda: self.kernel.now + self.wall, self.ledger)
         self.plan = Plan.draw(self.rng, CHAOS)
         self.calm = False
         self.process = process
         #: Times that G4 was put to the test.
         self.promises = 0
+        self._late_open = False
         self._numbers = 0
         self._last: Message | None = None
         self._incarnations = 0
@@ -163,6 +165,8 @@ class World:
     def call_fault(self, caller: Caller, when: str, name: str) -> bool:
         """Maybe let something go wrong before or after the effect of a call; True: its reply is lost."""
         plan, rng = self.plan, self.rng
+        if not self.calm and when == "after" and isinstance(caller, Process):
+            self._dawdle(caller, name)
         if self.calm or rng.random() >= plan.call_rate:
             return False
         kind = rng.choices(plan.call_kinds, plan.call_weights)[0]
@@ -181,13 +185,25 @@ class World:
             self.kernel.exit()
         return False
 
+    def _dawdle(self, process: Process, name: str) -> None:
+        """Let a newcomer stand still after its join, until it is a stranger, and the leader after refusing it."""
+        if name == "join" and process.dawdles:
+            process.dawdles = False
+            self._stand(process, self.rng.uniform(TTL, 3 * TTL), name)
+        elif name == "refuse" and self._late_open:
+            self._stand(process, self.rng.choice([0.0, 1.0, TTL]), name)
+
+    def _stand(self, process: Process, seconds: float, name: str) -> None:
+        self.trace("stands still", process.lease, name, seconds)
+        self.freeze(process, seconds)
+        self.kernel.sleep(0.0)
+
     def _strike(self, process: Process, kind: str, name: str) -> None:
-        self.trace(kind, process.lease, name)
         if kind.startswith("crash"):
+            self.trace(kind, process.lease, name)
             self._crash(process, disconnect=self.rng.random() < 0.7)
             self.kernel.exit()
-        self.freeze(process, self.rng.choice([0.3, 1.0, TTL, 2.5 * TTL]))
-        self.kernel.sleep(0.0)
+        self._stand(process, self.rng.choice([0.3, 1.0, TTL, 2.5 * TTL]), name)
 
     def later(self, at: float, name: str, method: Any, args: Any, kwargs: Any) -> None:
         """A request that waits in the server's socket buffer happens although its caller gave up."""
@@ -331,6 +347,7 @@ class World:
         self.store.wipe()
         self.ledger.owners.clear()
         self.ledger.terms = 0
+        self.ledger.wiped = True
 
     def _do_clock_step(self, _: Process | None) -> None:
         self.wall += self.rng.choice([-2.0, -0.5, 0.5, 2.0])
@@ -357,6 +374,13 @@ class World:
     def _do_join(self, _: Process | None) -> None:
         if len(self.workers) < 8:
             self._restart_worker(f"w{len(self.workers) + 1}")
+
+    def _do_late_open(self, _: Process | None) -> None:
+        """A newcomer opens in the store long after it joined on the broker; the leader meanwhile finds a stranger."""
+        if len(self.workers) < 8:
+            self._late_open = True
+            self._restart_worker(f"w{len(self.workers) + 1}")
+            self.workers[-1].dawdles = True
 
     def _do_slow_look(self, _: Process | None) -> None:
         """The store answers observers a second late for a while."""

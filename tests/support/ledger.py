@@ -22,6 +22,8 @@ class Harm:
 
     node: str
     at: float
+    #: Seconds for which its children may still start what they were given: a frozen one's lease TTL.
+    lasting: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Run:
     def harmed_by(self, harms: Iterable[Harm]) -> Harm | None:
         """What cut it off: it was running on that node then, or had ended but not been acknowledged."""
         for harm in sorted(harms, key=lambda harm: harm.at):
-            running = self.start <= harm.at and (self.end is None or self.end >= harm.at - UNACKED)
+            running = self.start <= harm.at + harm.lasting and (self.end is None or self.end >= harm.at - UNACKED)
             if harm.node == self.node and running:
                 return harm
         return None

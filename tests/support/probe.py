@@ -100,6 +100,13 @@ def again(self, key: object) -> object:
     return key
 
 
+@app.task(bind=True, queue="orders", ha_key="order.{key}")
+def carry(self, key: object, cargo: str) -> int:
+    """A large message."""
+    _run(self, key, 0)
+    return len(cargo)
+
+
 @app.task(bind=True)
 def total(self, parts: list[object], key: object) -> list[object]:
     """The body of a chord."""

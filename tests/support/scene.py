@@ -90,7 +90,8 @@ class Scene:
 
     def kill(self, worker: Worker, signum: int = signal.SIGKILL) -> Harm:
         """Send a signal that cuts off what the worker runs; one that was killed is gone when this returns."""
-        harm = Harm(worker.name, worker.send(signum))
+        lasting = self.ttl if signum == signal.SIGSTOP else 0.0
+        harm = Harm(worker.name, worker.send(signum), lasting)
         self.harms.append(harm)
         if signum == signal.SIGKILL:
             worker.process.wait()
