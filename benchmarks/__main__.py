@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def one(name: str, flags: list[str]) -> list[Figure]:
-    """Run one benchmark; one without figures of its own is run as a program."""
+    """Run one benchmark; one that knows no ``parse`` and ``run`` is run as a program, in full only."""
     module = f"benchmarks.{name}"
     if importlib.util.find_spec(module) is None:
         return []
@@ -46,8 +46,10 @@ def one(name: str, flags: list[str]) -> list[Figure]:
     figures: list[Figure] = []
     if hasattr(loaded, "run") and hasattr(loaded, "parse"):
         figures = loaded.run(loaded.parse(flags))
+    elif flags:
+        print("(has no small size)")
     else:
-        subprocess.run([sys.executable, "-m", module, *flags], check=True)
+        subprocess.run([sys.executable, "-m", module], check=True)
     print(f"({time.monotonic() - began:.0f} s)", flush=True)
     return figures
 

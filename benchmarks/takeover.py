@@ -177,11 +177,12 @@ class Fleet:
 
     def _bury(self) -> None:
         """Children end with their main process; what does not is ended here."""
-        _, orphans = psutil.wait_procs(self._family, timeout=10)
-        for orphan in orphans:
-            print(f"child {orphan.pid} outlived its main process", file=sys.stderr)
+        _, left = psutil.wait_procs(self._family, timeout=10)
+        for child in left:
             with suppress(psutil.NoSuchProcess):
-                orphan.kill()
+                if child.status() != psutil.STATUS_ZOMBIE:  # ended, but nobody has asked yet
+                    print(f"child {child.pid} outlived its main process", file=sys.stderr)
+                    child.kill()
         self._family = []
 
 

@@ -133,7 +133,7 @@ class HA:
             worker.max_concurrency or worker.concurrency,
             config,
             self.store,
-            access.broker(timeout=None, retries=1, dead_limit=config.dead_letters_max),
+            access.broker(timeout=config.lease_ttl, retries=1, dead_limit=config.dead_letters_max),
             access.broker(timeout=config.store_timeout, dead_limit=config.dead_letters_max),
             serial=pool == "solo",
             watch_loop=pool == "prefork",

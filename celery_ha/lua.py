@@ -7,9 +7,19 @@ import re
 from importlib import resources
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import ClusterDownError, NoScriptError, OutOfMemoryError, ReadOnlyError, TryAgainError
 
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
+
+
+#: Refusals that are about the state of the server, not about the command: it may do it later.
+_NOT_NOW = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
+_NOT_NOW_CODES = ("MISCONF", "NOREPLICAS", "BUSY ", "UNBLOCKED", "LOADING", "MASTERDOWN")
+
+
+def not_now(error: BaseException) -> bool:
+    """Whether a refusal is about the state the server is in."""
+    return isinstance(error, _NOT_NOW) or str(error).startswith(_NOT_NOW_CODES)
 
 
 class Script:

@@ -5,6 +5,8 @@ Not by ``broker_transport``: that breaks ``as_uri``, Flower and ``amqp://`` URLs
 
 from __future__ import annotations
 
+import os
+from itertools import count
 from typing import Any
 from uuid import uuid4
 
@@ -26,14 +28,17 @@ class Connection(connection.Connection):
     dead_letters_max = 10_000
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._numbers = count(1)
         self._producer = uuid4().hex
-        self._published = 0
+        self._pid = os.getpid()
         super().__init__(*args, **kwargs)
 
     def next_publish_id(self) -> str:
         """One producer's running number; see ``publish.lua``."""
-        self._published += 1
-        return f"{self._producer}.{self._published}"
+        if self._pid != os.getpid():
+            # A forked sibling goes on counting where we were: two producers need two names.
+            self._producer, self._pid = uuid4().hex, os.getpid()
+        return f"{self._producer}.{next(self._numbers)}"
 
     def get_transport_cls(self) -> Any:
         plain = super().get_transport_cls()

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from celery_ha.brokers.ledger import Ledger
 from celery_ha.brokers.redis import RedisBroker
+from celery_ha.model import Settlement
 
 
 class Intake(Protocol):
@@ -38,6 +39,16 @@ class Intake(Protocol):
 
     def refused(self) -> None:
         """The broker does not know the lease as open."""
+
+    def settle(self, owed: tuple[Settlement, ...]) -> bool:
+        """Send endings now; False: the lease is not open.
+
+        Raises:
+            StoreUnavailable: the broker was not reached.
+        """
+
+    def stock_due(self, now: float) -> bool:
+        """Whether :meth:`between_claims` has something to do, for which no claim may be under way."""
 
     def between_claims(self) -> None:
         """No claim is under way: the moment to compare what we hold with what the broker has (rule 2).

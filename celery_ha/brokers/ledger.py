@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable
 from celery_ha.envelope import redelivered
 from celery_ha.model import Claim, Ending, Settlement
 
+#: Endings sent in one request; a script has room for so many arguments.
+AT_ONCE = 1_000
+
 
 class Ledger:
     """The claims of one lease, from delivery to confirmed end. Safe to call from any thread.
@@ -59,6 +62,11 @@ class Ledger:
     def waiting(self) -> int:
         """How many held claims the gate has not let through."""
         return len(self._held) - len(self._running)
+
+    def running(self) -> frozenset[str]:
+        """Held claims that the gate has let through."""
+        with self._mutex:
+            return frozenset(self._running)
 
     def idle(self) -> tuple[str, ...]:
         """Held claims that the gate has not let through, newest first."""
@@ -110,7 +118,7 @@ class Ledger:
     def owed(self) -> tuple[Settlement, ...]:
         """What to send: newest claim first, so that what goes back ends up in its old order."""
         with self._mutex:
-            return tuple(sorted(self._owed.values(), key=_number, reverse=True))
+            return tuple(sorted(self._owed.values(), key=_number, reverse=True)[:AT_ONCE])
 
     def confirmed(self, settled: Iterable[Settlement]) -> None:
         """The broker answered: forget what it now knows, unless it changed meanwhile."""

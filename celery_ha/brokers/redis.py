@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from celery_ha.brokers.base import Broker
 from celery_ha.brokers.layout import PUBLISH_MEMORY, TOMBSTONE, Layout
 from celery_ha.errors import StoreUnavailable
-from celery_ha.lua import Script
+from celery_ha.lua import Script, not_now
 from celery_ha.model import Batch, Claim, Ending, Settlement
 
 #: Claims moved by one requeue script: order across more than that is best effort (rule 18).
@@ -87,6 +88,10 @@ class RedisBroker(Broker):
             return call()
         except (RedisConnectionError, RedisTimeoutError, OSError) as exc:
             raise StoreUnavailable(f"the broker could not be reached: {exc!r}") from exc
+        except ResponseError as exc:
+            if not_now(exc):
+                raise StoreUnavailable(f"the broker cannot write now: {exc}") from exc
+            raise
 
     def join(self, lease: str) -> bool:
         names = self.layout

@@ -18,10 +18,11 @@ from time import monotonic
 from typing import Any
 
 import redis as redis_py
+from kombu.exceptions import OperationalError
 from kombu.transport import redis
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from celery_ha.brokers.intake import Intake
 from celery_ha.brokers.layout import PUBLISH_MEMORY, Layout
@@ -29,6 +30,7 @@ from celery_ha.brokers.poller import ClaimingPoller
 from celery_ha.brokers.qos import ClaimQoS
 from celery_ha.brokers.redis import CLAIM, PUBLISH, claim_command, read_batch
 from celery_ha.errors import StoreUnavailable
+from celery_ha.lua import not_now
 from celery_ha.model import Batch, Claim, Ending
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,8 @@ class ClaimingChannel(redis.Channel):
         self._hot: dict[str, None] = {}
         self._plain: set[str] = set()
         self._scan_at = 0.0
+        #: Ask and send nothing before this time: the broker refused us.
+        self._quiet_until = 0.0
         self._claimed_as = ""
         self._consumers_of: dict[str, Callable[[Any], Any]] = {}
         self._raw: Any = None
@@ -154,6 +158,8 @@ class ClaimingChannel(redis.Channel):
         if self._plain and (not queues or now < self._scan_at):
             self._start_plain(timeout)
             return
+        if now < self._quiet_until or intake.stock_due(now):
+            return  # the next turn of the loop asks
         self._in_poll, self._brpop_sent_at = self.client.connection, now
         idle = intake.batch_limit == 0 or (not self._hot and now < self._scan_at)
         if idle and not intake.ledger.owes:
@@ -228,6 +234,11 @@ class ClaimingChannel(redis.Channel):
             CLAIM.load(self.raw)  # the server restarted; the claim ran nothing and is asked again
             self._scan_at = 0.0
             raise Empty from None
+        except ResponseError as exc:
+            if not_now(exc):
+                self.client.connection.disconnect()
+                raise ConnectionError(f"the broker cannot write now: {exc}") from exc
+            raise
         except self.connection_errors:
             self.client.connection.disconnect()
             raise
@@ -247,8 +258,7 @@ class ClaimingChannel(redis.Channel):
     def _received(self, intake: Intake, reply: Any) -> bool:
         batch = read_batch(self._claimed_as, reply)
         if not batch.open:
-            self._scan_at = monotonic() + SCAN_BUSY
-            self._hot.clear()
+            self._quiet_until = monotonic() + SCAN_BUSY
             intake.refused()
             raise Empty
         ledger = intake.ledger
@@ -275,11 +285,13 @@ class ClaimingChannel(redis.Channel):
         """Hand one message to its consumer; a message nobody can read goes to the dead letters."""
         deliver = self._consumers_of.get(self.layout.queue(claim.source))
         if deliver is None:  # cancelled while the claim was under way
-            self.qos.ledger.end(claim.id, Ending.RELEASE)
+            self._give_back(claim)
             return
         try:
             raw = loads(bytes_to_str(claim.payload))
             raw["properties"]["delivery_tag"] = claim.id
+            # Whoever publishes these properties again publishes another message.
+            raw["properties"].pop("ha_publish_id", None)
             message = self.Message(raw, channel=self)
         except Exception as exc:  # noqa: BLE001 - anything may be in a queue
             self._bury(claim, f"not a task message: {exc!r}")
@@ -289,8 +301,18 @@ class ClaimingChannel(redis.Channel):
             deliver(message)
         except OSError:
             raise
+        except (RedisError, OperationalError):
+            logger.exception("Message %s goes back to its queue: a server did not do its part", claim.id)
+            self._give_back(claim)
+            self.qos.drop(claim.id)
+            self._quiet_until = monotonic() + SCAN_IDLE
         except Exception as exc:  # noqa: BLE001 - a message must not kill the worker
             self._bury(claim, f"cannot be handled: {exc!r}")
+
+    def _give_back(self, claim: Claim) -> None:
+        """To the front of its queue: the attempt did not start, whatever its mark says."""
+        self.qos.ledger.defer(claim.id)
+        self.qos.ledger.end(claim.id, Ending.RELEASE)
 
     def _bury(self, claim: Claim, reason: str) -> None:
         logger.error(
@@ -305,18 +327,19 @@ class ClaimingChannel(redis.Channel):
     def pay(self) -> None:
         """Send what is owed, unless a claim is under way or about to carry it."""
         intake = self.intake
-        if intake is None or self.asked == "claim" or self._closing:
+        if intake is None or self.asked == "claim" or self._closing or monotonic() < self._quiet_until:
             return
         try:
             intake.between_claims()
             ledger = intake.ledger
             owed = ledger.owed()
-            open_ = not owed or intake.broker.settle(ledger.lease, owed)
+            open_ = not owed or intake.settle(owed)
         except StoreUnavailable as exc:
             raise ConnectionError(str(exc)) from exc  # what a worker reconnects for
         if open_:
             ledger.confirmed(owed)
         else:
+            self._quiet_until = monotonic() + SCAN_BUSY
             intake.refused()
 
     def close(self) -> None:

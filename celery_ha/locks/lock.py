@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from time import monotonic, sleep
 from types import TracebackType
 
 from celery_ha.errors import LockBusy, LockLost, StoreUnavailable
@@ -10,6 +11,9 @@ from celery_ha.model import Grant, Holder
 from celery_ha.store.base import LockStore
 
 log = logging.getLogger(__name__)
+
+#: Seconds a release is repeated for while the store does not answer, and between two tries.
+RELEASE_WITHIN, RELEASE_AGAIN = 30.0, 0.5
 
 
 class Lock:
@@ -71,7 +75,8 @@ class Lock:
 
         Returns:
             Whether it was still held; False is logged, for then somebody else may have had it meanwhile.
-            A store that does not answer is logged too: the end of the claim frees the lock.
+            A store that does not answer is asked again for a while, then logged: the end of the lease
+            frees the lock.
 
         **Failure:** dying before the answer leaves the lock free, or to the settlement of the lease.
         """
@@ -79,9 +84,11 @@ class Lock:
         if self._borrowed:
             return True
         try:
-            released = self._locks.release(self.name, self.holder, token)
+            released = self._release(token)
         except StoreUnavailable as error:
-            log.warning("The lock %r (token %d) stays until its message is settled: %s", self.name, token, error)
+            log.error(  # noqa: TRY400 - the cause is in the sentence
+                "The lock %r (token %d) stays until its lease ends: %s", self.name, token, error
+            )
             return True
         if not released:
             log.warning(
@@ -91,6 +98,20 @@ class Lock:
                 token,
             )
         return released
+
+    def _release(self, token: int) -> bool:
+        """Ask as often as it takes within :data:`RELEASE_WITHIN`: releasing twice is harmless."""
+        deadline = monotonic() + RELEASE_WITHIN
+        asked = False
+        while True:
+            try:
+                # A first answer may have been lost: then "not held" is what we wanted.
+                return self._locks.release(self.name, self.holder, token) or asked
+            except StoreUnavailable:
+                if monotonic() > deadline:
+                    raise
+            asked = True
+            sleep(RELEASE_AGAIN)
 
     def check(self) -> None:
         """Make sure that the lock is still held; call it before touching what the lock guards.

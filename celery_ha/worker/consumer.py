@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from celery.worker import consumer, state
@@ -12,6 +13,8 @@ from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.worker.gate import Gate, claim_of, gated
 from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.pool import GuardedPool
+from celery_ha.worker.reconnect import drop_waiting, finish_writes
+from celery_ha.worker.starts import Starts
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,7 @@ class Consumer(consumer.Consumer):
         self.node.concurrency = lambda: int(self.pool.num_processes or 1)
         self.node.later = self.timer.call_after
         self.node.lend = self._lend
+        self.node.live_claims = lambda: frozenset(map(claim_of, tuple(state.reserved_requests)))
         self.node.on_members = self._members_changed
 
     # -- connecting -------------------------------------------------------------------------
@@ -40,6 +44,8 @@ class Consumer(consumer.Consumer):
         flight goes back to the front before consuming starts, since nobody else would recover it.
         """
         try:
+            if self.node.fenced:
+                self._become_zombie()
             self.node.ensure_open()
             connection = super().connect()
             connection.intake = self.node
@@ -52,9 +58,26 @@ class Consumer(consumer.Consumer):
         return connection
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
+        self.node.pulse_stops()
         if isinstance(exc, Fenced):
             self._become_zombie()
         super().on_connection_error_after_connected(exc)
+
+        # Celery kills what it cannot ack any more, if told to; nobody but us delivers it again.
+        for request in tuple(state.active_requests):
+            if request._already_cancelled:
+                self.node.interrupted(claim_of(request))
+
+    def on_close(self) -> None:
+        """Celery drops what its pool has not started; under a living lease it goes on."""
+        if self.node.fenced:
+            super().on_close()
+            return
+        drop_waiting(self, self.node.runs)
+        starts = getattr(self.controller, "_process_task", None)
+        for _ in range(starts.clear() if isinstance(starts, Starts) else 0):
+            self.controller._quick_release()
+        finish_writes(self.pool)
 
     def _become_zombie(self) -> None:
         """Stop all that ran under the fenced lease, before anything touches the broker (rule 13).
@@ -64,6 +87,8 @@ class Consumer(consumer.Consumer):
         """
         logger.error("Fenced: dropping %d running tasks, then rejoining", len(state.active_requests))
         for request in tuple(state.active_requests):
+            if not request.task.acks_late:
+                continue  # its message is gone: nobody else will run it
             request.acknowledged = True
             try:
                 request.cancel(self.pool, signal="KILL", emit_retry=False)
@@ -99,10 +124,15 @@ class Consumer(consumer.Consumer):
             return self.call_soon_ack(p, *args, **kwargs)
         return super().call_soon(p, *args, **kwargs)
 
-    def _lend(self, count: int) -> None:
-        """Credit for messages that wait here without wanting a slot, as Celery gives it to ETA tasks."""
-        if self.qos is not None:
-            (self.qos.increment_eventually if count > 0 else self.qos.decrement_eventually)(abs(count))
+    def _lend(self) -> Callable[[], None]:
+        """Credit for a message that waits here without wanting a slot, as Celery gives it to ETA tasks.
+
+        Returns:
+            Takes it back, from the prefetch count it was given to: a reconnect makes a new one.
+        """
+        qos = self.qos
+        qos.increment_eventually()
+        return qos.decrement_eventually  # type: ignore[no-any-return]
 
     def _limit_task(self, request: Any, bucket: Any, tokens: float) -> Any:
         """A rate limit makes it wait: it asks again before it starts."""
@@ -152,13 +182,14 @@ class Consumer(consumer.Consumer):
 
     def _let_go(self, queues: frozenset[str]) -> None:
         given = set(self.node.give_back_idle(queues))
-        waiting = [*state.reserved_requests, *getattr(state, "scheduled_requests", ())]
-        for request in waiting:
+        for request in tuple(getattr(state, "scheduled_requests", ())):  # Celery 5.6 keeps no account
+            entry = request._eta_timer_entry
+            if claim_of(request) in given and entry is not None and request not in state.reserved_requests:
+                self.timer.cancel(entry)
+                self.qos.decrement_eventually()
+                self.gate.leave(request)
+        for request in tuple(state.reserved_requests):
             if claim_of(request) in given:
-                entry = getattr(request, "_eta_timer_entry", None)  # Celery 5.6 keeps none
-                if entry is not None:
-                    self.timer.cancel(entry)
-                    self.qos.decrement_eventually()
                 self.gate.leave(request)
 
     def _select_shards(self) -> None:
@@ -179,6 +210,7 @@ class Consumer(consumer.Consumer):
         self.node.drain()
         super().stop()
         self.node.give_back_idle()
+        self.node.unpack()
 
     def shutdown(self) -> None:
         """The pool is gone: say goodbye before the connection goes."""

@@ -58,7 +58,7 @@ def misfit(request: Any) -> str:
     """Why the task can never be called with these arguments; empty if it can, or wants no check."""
     if request.task.typing:
         try:
-            signature(request.task.run).bind(*request.args, **request.kwargs)
+            signature(request.task.run, follow_wrapped=False).bind(*request.args, **request.kwargs)
         except (TypeError, ValueError) as exc:
             return str(exc)
     return ""
@@ -67,12 +67,11 @@ def misfit(request: Any) -> str:
 @cache
 def gated(base: type[Request], gate: Gate) -> type[Request]:
     """The request class of a task, a user's own included, with the gate in front."""
-    if hasattr(base, "passed_gate"):
-        return base
+    base = getattr(base, "ungated", base)
 
     class GatedRequest(base):
         __doc__ = base.__doc__
-        passed_gate = False
+        ungated = base
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -157,7 +156,7 @@ class Gate:
             return True
         if isinstance(exc, (WorkerLostError, Terminated, SystemExit)):
             self.child_gone(request)
-        elif reason := misfit(request):
+        elif isinstance(exc, TypeError) and (reason := misfit(request)):
             # Celery tells FAILURE; the first ending counts, so its ack does not drop the message.
             self._node.bury(claim_of(request), f"wrong arguments: {reason}")
         return False
@@ -167,10 +166,12 @@ class Gate:
         node = self._node
         state.task_ready(request)
         node.defer(claim_of(request))
-        node.lend(1)
+        # A grant whose answer was lost must not outlive the attempt that asked for it.
+        node.locks_ended(claim_of(request))
+        take_back = node.lend()
 
         def stand_down() -> None:
-            node.lend(-1)
+            take_back()
             self.give_back(request)
 
         delay = min(BUSY_MOST, BUSY_FIRST * 2 ** node.times_busy(request.id)) * random.uniform(0.5, 1)

@@ -54,6 +54,8 @@ class Life:
         #: When the main loop last turned; None where it turns too seldom to tell (rule 10).
         self.pulse: float | None = None
         self.fenced = False
+        #: Goodbye is being said: that the lease is over is no news.
+        self.leaving = False
         self.members: tuple[Node, ...] = ()
         self._observer = observer
         self._page = page
@@ -97,7 +99,8 @@ class Life:
             try:
                 again_in = self._keep_once()
             except Fenced:
-                self._lost()
+                if not self.leaving:
+                    self._lost()
                 return
             except Exception:
                 logger.exception("Renewing lease %s failed; trying again in %s s", self.keeper.lease, AGAIN)
@@ -146,10 +149,14 @@ class Life:
                 self._on_change()
         else:
             # Our own connection may be the one that dropped: trust nothing until a renewal says so.
-            self.keeper.dropped()
-            self._kick.set()
+            self._doubt()
         self._on_observed(observed)
         return observed.again_in
+
+    def _doubt(self) -> None:
+        self.keeper.dropped()
+        self._tell()
+        self._kick.set()
 
     def _pause(self, seconds: float) -> None:
         """Until the next look is due, or the members changed."""
@@ -159,8 +166,7 @@ class Life:
         try:
             self._wait(seconds)
         except StoreUnavailable:
-            self.keeper.dropped()
-            self._kick.set()
+            self._doubt()
             self._over.wait(max(0.0, min(0.1, until - monotonic())))
         except Exception:
             logger.exception("Waiting for the store failed")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -22,7 +24,7 @@ from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import Observed, Observer, Pace
 from celery_ha.failover.roles import Role
-from celery_ha.model import Ending, Node
+from celery_ha.model import Ending, Node, Settlement
 from celery_ha.store.base import Store
 from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.life import Life
@@ -78,8 +80,11 @@ class WorkerNode:
         self.wake: Callable[[], None] = lambda: None
         #: Runs a function on the main loop after some seconds.
         self.later: Callable[[float, Callable[[], None]], Any] = lambda _delay, call: call()
-        #: Raises (or lowers) the prefetch count by what waits here without wanting a slot.
-        self.lend: Callable[[int], None] = lambda _count: None
+        #: Raises the prefetch count for one message that waits here without wanting a slot; what it
+        #: returns lowers it again.
+        self.lend: Callable[[], Callable[[], None]] = lambda: lambda: None
+        #: Claims of all requests that Celery still knows.
+        self.live_claims: Callable[[], frozenset[str]] = frozenset
         #: Called from a thread when membership changed.
         self.on_members: Callable[[], None] = lambda: None
         #: Listens to Celery's heartbeat events while this node observes all the time.
@@ -91,8 +96,11 @@ class WorkerNode:
         self._shards = {queue: count for queue, count in config.queues.items() if queue in queues}
         self._draining = False
         self._stock_due = 0.0
+        self._standing_by: set[str] = set()
         self._busy: OrderedDict[str, int] = OrderedDict()
         self._aside: ThreadPoolExecutor | None = None
+        self._asides: list[Future[None]] = []
+        self._orphans: frozenset[str] = frozenset()
         self._life: Life | None = None
 
     # -- life -------------------------------------------------------------------------------
@@ -164,6 +172,21 @@ class WorkerNode:
         except (StoreUnavailable, Fenced):
             logger.warning("Could not tell the others that %s drains; they will see it leave", self.name)
 
+    def unpack(self) -> None:
+        """While it drains: say at once what has ended, and give back what was claimed meanwhile.
+
+        A claim sent just before may still be carried out, so it looks again a little later.
+        """
+        self.aside(self._settle_up)
+        timer = threading.Timer(STOCK_SOON, lambda: self.aside(self._settle_up))
+        timer.daemon = True
+        timer.start()
+
+    def _settle_up(self) -> None:
+        if self._life is not None and not self._life.fenced:
+            self.take_stock()
+            self._pay()
+
     def close(self) -> bool:
         """Give back what is left and say goodbye.
 
@@ -174,8 +197,7 @@ class WorkerNode:
         if life is None:
             return True
         clean = False
-        if self._aside is not None:
-            self._aside.submit(lambda: None).result()
+        wait(self._asides, timeout=self.config.lease_ttl)
         if not life.fenced:
             for claim in life.ledger.held():
                 life.ledger.end(claim, Ending.RELEASE)
@@ -184,10 +206,12 @@ class WorkerNode:
                 self._pay()
             except StoreUnavailable as exc:
                 logger.warning("What %s still held is left to the leader: %s", self.name, exc)
+            life.leaving = True
             clean = life.keeper.goodbye()
         life.end()
         if self._aside is not None:
-            self._aside.shutdown()
+            self._aside.shutdown(wait=False)
+            self._aside = None
         if self.heartbeats:
             self.heartbeats.listen(False)
         self._life = None
@@ -222,6 +246,34 @@ class WorkerNode:
         if self._watch_loop:
             life.pulse = monotonic()
 
+    def pulse_stops(self) -> None:
+        """The loop is busy reaching the broker: that is no wedge (rule 10)."""
+        if self._life is not None:
+            self._life.pulse = None
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """While the loop waits for an answer of the broker it is not wedged."""
+        life = self.life
+        before, life.pulse = life.pulse, None
+        try:
+            yield
+        finally:
+            life.pulse = None if before is None or self._draining else monotonic()
+
+    @property
+    def fenced(self) -> bool:
+        """The current lease is given up."""
+        life = self._life
+        return life is not None and (life.fenced or life.keeper.over)
+
+    def settle(self, owed: tuple[Settlement, ...]) -> bool:
+        with self._reaching():
+            return self.broker.settle(self.lease, owed)
+
+    def stock_due(self, now: float) -> bool:
+        return now >= self._stock_due
+
     def refused(self) -> None:
         self.life.refused()
 
@@ -246,11 +298,26 @@ class WorkerNode:
             StoreUnavailable: the broker was not reached.
         """
         ledger = self.ledger
-        lost = ledger.strangers(self.broker.held(ledger.lease))
+        self._stock_due = monotonic() + STOCK_EVERY
+        with self._reaching():
+            held = self.broker.held(ledger.lease)
+        lost = ledger.strangers(held)
         if lost:
             logger.warning("Giving back %d messages whose delivery was lost on the way", len(lost))
             ledger.adopt(lost)
-        self._stock_due = monotonic() + STOCK_EVERY
+        self._find_orphans(ledger)
+
+    def _find_orphans(self, ledger: Ledger) -> None:
+        """Give back claims let through the gate whose request is gone, at two looks in a row.
+
+        An error in one of Celery's callbacks can end a request without ending its message.
+        """
+        self._standing_by &= ledger.running()
+        orphans = ledger.running() - self.live_claims() - self._standing_by
+        for claim in sorted(orphans & self._orphans):
+            logger.error("Giving back message %s, whose request came to no end", claim)
+            ledger.end(claim, Ending.RELEASE)
+        self._orphans = orphans
 
     # -- requests ---------------------------------------------------------------------------
 
@@ -269,6 +336,7 @@ class WorkerNode:
             ledger.defer(claim)
             ledger.end(claim, Ending.RELEASE)
             return False
+        self._standing_by.discard(claim)
         if ledger.started(claim):
             return ledger.run(claim)
         return self._ask(ledger, claim) and ledger.run(claim)
@@ -285,7 +353,8 @@ class WorkerNode:
     def _ask(self, ledger: Ledger, claim: str) -> bool:
         owed = ledger.owed()
         try:
-            granted = self.broker.start(ledger.lease, claim, settle=owed)
+            with self._reaching():
+                granted = self.broker.start(ledger.lease, claim, settle=owed)
         except StoreUnavailable as exc:
             logger.warning("Could not ask to start claim %s: %s", claim, exc)
             ledger.forget(claim)
@@ -297,6 +366,15 @@ class WorkerNode:
             ledger.forget(claim)
             self.refused()
         return granted
+
+    def runs(self, claim: str) -> bool:
+        """Whether the gate has let this claim through."""
+        return self._life is not None and claim in self._life.ledger.running()
+
+    def interrupted(self, claim: str) -> None:
+        """A started attempt was killed: to the front of its queue, counted."""
+        if self._life is not None:
+            self._life.ledger.end(claim, Ending.RELEASE)
 
     def confirm(self, lease: str, claim: str) -> bool:
         """Ask the broker whether a claim is still in flight under its lease; from any process.
@@ -310,9 +388,11 @@ class WorkerNode:
         """A started attempt did not run its body after all and waits."""
         if self._life is not None:
             self._life.ledger.defer(claim)
+            self._standing_by.add(claim)
 
     def give_back(self, claim: str) -> None:
         """To the front of its queue, not counted as an attempt."""
+        self._standing_by.discard(claim)
         if self._life is not None:
             self._life.ledger.defer(claim)
             self._life.ledger.end(claim, Ending.RELEASE)
@@ -329,10 +409,11 @@ class WorkerNode:
         return tuple(given)
 
     def aside(self, call: Callable[[], object]) -> None:
-        """Run something that may wait for a server off the loop, one after the other."""
+        """Run something that may wait for a server off the loop."""
         if self._aside is None:
-            self._aside = ThreadPoolExecutor(1, thread_name_prefix="ha-aside")
-        self._aside.submit(_logged, call)
+            self._aside = ThreadPoolExecutor(4, thread_name_prefix="ha-aside")
+        with suppress(RuntimeError):  # shut down: the worker has said goodbye
+            self._asides = [*(f for f in self._asides if not f.done()), self._aside.submit(_logged, call)]
 
     def locks_ended(self, claim: str, task: str = "") -> None:
         """Free the locks of a claim whose process is gone, and with ``task`` what is in trust for it (rules 5, 8)."""

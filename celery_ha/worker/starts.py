@@ -43,6 +43,16 @@ class Starts:
             self._soon(self._drain)
 
     def _drain(self) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        for request in waiting:
-            self._process(request)
+        """One after the other; what is left after an error is drained by the next turn."""
+        try:
+            while self._waiting:
+                self._process(self._waiting.popleft())
+        finally:
+            if self._waiting:
+                self._soon(self._drain)
+
+    def clear(self) -> int:
+        """After a reconnect nothing of the old loop comes; returns how many starts were waiting."""
+        dropped = len(self._waiting)
+        self._waiting.clear()
+        return dropped

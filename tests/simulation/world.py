@@ -330,8 +330,12 @@ class World:
             process.troubles.append(("blackhole", now, now + lasts))
             process.cut_until = now + lasts
 
-    def _do_stall(self, _: Process | None) -> None:
-        self.stalled_until = self.kernel.now + self.rng.choice([0.5, SOCKET_TIMEOUT + 0.1, TTL, 2 * TTL, 2 * TTL])
+    def _do_stall(self, process: Process | None) -> None:
+        """The servers stand still, now and then with a process that shares their host."""
+        lasts = self.rng.choice([0.5, SOCKET_TIMEOUT + 0.1, TTL, 2 * TTL, 2 * TTL])
+        self.stalled_until = self.kernel.now + lasts
+        if process and self.rng.random() < 0.3:
+            self.freeze(process, lasts)
 
     def _do_outage(self, _: Process | None) -> None:
         """Nobody reaches the servers; no connection is closed."""

@@ -22,7 +22,8 @@ class Harm:
 
     node: str
     at: float
-    #: Seconds for which its children may still start what they were given: a frozen one's lease TTL.
+    #: Seconds for which its children may still start what they were given: until they die with it, or, if it
+    #: is frozen, for its lease's TTL.
     lasting: float = 0.0
 
 

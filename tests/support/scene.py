@@ -34,6 +34,8 @@ from tests.support.server import RedisServer
 PROBE = "tests.support.probe"
 #: Options of every worker unless a test wants others: both kinds of queue, two slots.
 BOTH = ("-Q", "orders,celery", "-c", "2", "--without-gossip", "--without-mingle")
+#: Seconds until a signal has arrived and pool children have followed their main process, on a busy machine.
+DYING = 0.25
 
 
 def load_probe(environment: dict[str, str]) -> ModuleType:
@@ -90,7 +92,7 @@ class Scene:
 
     def kill(self, worker: Worker, signum: int = signal.SIGKILL) -> Harm:
         """Send a signal that cuts off what the worker runs; one that was killed is gone when this returns."""
-        lasting = self.ttl if signum == signal.SIGSTOP else 0.0
+        lasting = self.ttl if signum == signal.SIGSTOP else DYING
         harm = Harm(worker.name, worker.send(signum), lasting)
         self.harms.append(harm)
         if signum == signal.SIGKILL:
