@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-TESTS := $(wildcard tests/unit tests/contract tests/simulation tests/integration)
+TESTS := $(wildcard tests/unit tests/contract tests/simulation tests/integration tests/chaos)
 
 # No notices about newer versions or unreachable mirrors between the lines that matter.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -20,7 +20,7 @@ help:
 	@echo "make lint       ruff, mypy --strict, import-linter"
 	@echo "make format     let ruff format the code and fix what it can"
 	@echo "make demo       kill a worker and watch its tasks move   (ARGS='...' are passed on)"
-	@echo "make bench      throughput against plain Celery          (ARGS='...' are passed on)"
+	@echo "make bench      every figure beside plain Celery          (ARGS='...' are passed on)"
 	@echo "make chaos      kill and freeze workers for a while      (ARGS='...' are passed on)"
 
 install: $(INSTALLED)
@@ -38,7 +38,7 @@ test: install services
 	@$(MAKE) --no-print-directory matrix
 
 test-fast: install
-	$(BIN)/python -m pytest -q $(filter-out tests/integration,$(TESTS)) $(ARGS)
+	$(BIN)/python -m pytest -q $(filter-out tests/integration tests/chaos,$(TESTS)) $(ARGS)
 
 matrix:
 	$(BIN)/python tools/matrix.py
@@ -60,7 +60,7 @@ bench: install services
 	$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: install services
-	$(BIN)/python -m benchmarks.chaos $(ARGS)
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 clean:
 	rm -rf .venv .venv-matrix .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any
 from celery._state import connect_on_app_finalize
 
 from celery_ha.brokers.connect import BrokerAccess
+from celery_ha.brokers.redis import RedisBroker
 from celery_ha.config import Config, defaults_for, found, read
 from celery_ha.errors import ConfigError, StoreUnavailable
 from celery_ha.store.base import LockStore, Store
@@ -42,6 +44,8 @@ class HA:
         #: Celery settings that were changed because the user has not set them.
         self.changed: dict[str, object] = {}
         self._mutex = threading.Lock()
+        self._pid = os.getpid()
+        self._asker: RedisBroker | None = None
         if app is not None:
             self.init_app(app)
 
@@ -94,7 +98,7 @@ class HA:
     @property
     def store(self) -> Store:
         """The store of this process; made on first use."""
-        with self._mutex:
+        with self._mutex_of_this_process():
             return self._store
 
     @cached_property
@@ -118,6 +122,25 @@ class HA:
     @property
     def locks(self) -> LockStore:
         return self.store.locks
+
+    def confirm(self, lease: str, claim: str) -> bool:
+        """Ask the broker whether a claim is still in flight under its lease; from any process.
+
+        Raises:
+            StoreUnavailable: the broker was not reached.
+        """
+        with self._mutex_of_this_process():
+            if self._asker is None:
+                config = self.config
+                access = BrokerAccess(self.app)
+                self._asker = access.broker(timeout=config.store_timeout, dead_limit=config.dead_letters_max)
+            return self._asker.holds(lease, claim)
+
+    def _mutex_of_this_process(self) -> threading.Lock:
+        """A forked child may inherit a lock that nobody in it will ever release."""
+        if self._pid != os.getpid():
+            self._pid, self._mutex, self._asker = os.getpid(), threading.Lock(), None
+        return self._mutex
 
     # -- worker -----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
+from functools import lru_cache
 from string import Formatter
 
 #: Ours alone, so that nobody else's hash of the same key is correlated with it.
@@ -131,9 +132,10 @@ def render(template: str, arguments: Mapping[str, object]) -> str:
     return "".join(parts)
 
 
-def _parse(template: str) -> list[tuple[str, str | None, str | None, str | None]]:
+@lru_cache(maxsize=1024)
+def _parse(template: str) -> tuple[tuple[str, str | None, str | None, str | None], ...]:
     try:
-        return list(Formatter().parse(template))
+        return tuple(Formatter().parse(template))
     except ValueError as exc:
         raise ValueError(f"the key {template!r} cannot be read: {exc}") from exc
 

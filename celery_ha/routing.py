@@ -11,6 +11,7 @@ import inspect
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from celery.app.routes import Router as CeleryRouter
@@ -102,6 +103,10 @@ class Router(CeleryRouter):
         return tasks.get(name)
 
 
+#: Reading a signature costs more than all the rest of routing.
+_signature = lru_cache(maxsize=1024)(inspect.signature)
+
+
 def key_of_call(
     declared: str | Callable[..., object], run: Callable[..., object], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> str | None:
@@ -122,7 +127,7 @@ def key_of_call(
         KeyRefused: An argument in the key has no stable text form.
         ConfigError: ``declared`` names no argument of the task.
     """
-    signature = inspect.signature(run)
+    signature = _signature(run)
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError:

@@ -52,6 +52,19 @@ def claim_command(
     return keys, [*head, len(queues), *queues, *endings(settle)]
 
 
+def publish_command(
+    layout: Layout, queue: str, priority: int, payload: Any, publish_id: str
+) -> tuple[list[str], list[Any]]:
+    """Keys and arguments of the publish script.
+
+    Args:
+        publish_id: ``<producer>.<running number>``, or empty.
+    """
+    producer, _, number = publish_id.rpartition(".")
+    keys = [layout.prefix + layout.source(queue, priority), layout.bell(queue), layout.producer(producer, queue)]
+    return keys, [payload, number, PUBLISH_MEMORY, int(number) - 1 if number else ""]
+
+
 def read_batch(lease: str, reply: Any) -> Batch:
     """The claim script's answer as a value."""
     if reply is None:
@@ -98,10 +111,8 @@ class RedisBroker(Broker):
         return bool(self._run(JOIN, [names.open, names.tombstone(lease), names.owners], [lease]))
 
     def publish(self, queue: str, payload: bytes, *, priority: int = 0, publish_id: str | None = None) -> bool:
-        keys = [self.layout.prefix + self.layout.source(queue, priority), self.layout.bell(queue)]
-        producer, _, number = (publish_id or "").rpartition(".")
-        keys.append(self.layout.producer(producer, queue))
-        return bool(self._run(PUBLISH, keys, [payload, number, PUBLISH_MEMORY]))
+        keys, args = publish_command(self.layout, queue, priority, payload, publish_id or "")
+        return bool(self._run(PUBLISH, keys, args))
 
     def claim(
         self, lease: str, queues: Sequence[str], *, limit: int, slots: int, settle: Sequence[Settlement] = ()

@@ -11,11 +11,13 @@ rings the queue's bell.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from functools import cached_property
 from queue import Empty
 from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
 import redis as redis_py
 from kombu.exceptions import OperationalError
@@ -25,10 +27,10 @@ from kombu.utils.json import dumps, loads
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from celery_ha.brokers.intake import Intake
-from celery_ha.brokers.layout import PUBLISH_MEMORY, Layout
+from celery_ha.brokers.layout import Layout
 from celery_ha.brokers.poller import ClaimingPoller
 from celery_ha.brokers.qos import ClaimQoS
-from celery_ha.brokers.redis import CLAIM, PUBLISH, claim_command, read_batch
+from celery_ha.brokers.redis import CLAIM, PUBLISH, claim_command, publish_command, read_batch
 from celery_ha.errors import StoreUnavailable
 from celery_ha.lua import not_now
 from celery_ha.model import Batch, Claim, Ending
@@ -42,6 +44,23 @@ BATCH = 100
 #: Seconds between looks at all queues: while idle for producers that ring no bell, while busy so
 #: that a queue whose bell nobody heard is not starved.
 SCAN_IDLE, SCAN_BUSY = 1.0, 0.25
+
+
+#: Channels of this process, for the sake of the children it forks.
+_ALIVE: WeakSet[ClaimingChannel] = WeakSet()
+
+
+def _in_child() -> None:
+    """Let go of inherited pools before kombu closes them.
+
+    Closing takes the pool's lock, and a thread that does not exist here may have held it at the fork:
+    the child would hang for ever. Without their owner the sockets close by themselves.
+    """
+    for channel in tuple(_ALIVE):
+        channel.let_go()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 class ClaimingChannel(redis.Channel):
@@ -64,6 +83,7 @@ class ClaimingChannel(redis.Channel):
         self._claimed_as = ""
         self._consumers_of: dict[str, Callable[[Any], Any]] = {}
         self._raw: Any = None
+        _ALIVE.add(self)
 
     # -- publishing -------------------------------------------------------------------------
 
@@ -95,12 +115,9 @@ class ClaimingChannel(redis.Channel):
             self._publish(queue, message)
 
     def _publish(self, queue: str, message: dict[str, Any]) -> None:
-        layout = self.layout
         publish_id = str(message["properties"].get("ha_publish_id", ""))
-        source = layout.source(queue, self._get_message_priority(message, reverse=False))
-        producer, _, number = publish_id.rpartition(".")
-        keys = [layout.prefix + source, layout.bell(queue), layout.producer(producer, queue)]
-        PUBLISH(self.raw, keys, [dumps(message), number, PUBLISH_MEMORY])
+        priority = self._get_message_priority(message, reverse=False)
+        PUBLISH(self.raw, *publish_command(self.layout, queue, priority, dumps(message), publish_id))
 
     @staticmethod
     def _is_reply(message: dict[str, Any]) -> bool:
@@ -341,6 +358,13 @@ class ClaimingChannel(redis.Channel):
         else:
             self._quiet_until = monotonic() + SCAN_BUSY
             intake.refused()
+
+    def let_go(self) -> None:
+        """In a forked child: drop what was inherited, take no lock."""
+        self._pool = self._async_pool = self._raw = None
+        self._sentinel_manager = self._async_sentinel_manager = None
+        for name in ("client", "subclient"):
+            self.__dict__.pop(name, None)
 
     def close(self) -> None:
         """Never wait for a reply: under a stall that held the loop while fenced tasks went on.

@@ -22,6 +22,9 @@ from celery_ha.failover.roles import Role, role_of, vacant
 from celery_ha.model import Leader, Look, Node, Recovered, Verdict
 from celery_ha.store.base import Court, LockStore
 
+#: Part of a TTL that our own counter may stand still for while we judge others.
+NUMB = 0.75
+
 STOPPED_JUDGING = "stopped judging"
 
 
@@ -128,6 +131,8 @@ class Observer:
             self._state, self._interval = AFRESH, self._pace.look_every
             return Observed(Role.WATCHER, self._interval, failure=failure)
         self._state, verdicts = observe(self._state, look, interval=self._interval, patience=self._patience)
+        if self._numb(look):
+            self._state, verdicts = AFRESH, ()
         role = role_of(look, self.lease)
         deeds, failure_or_none = _IDLE, None
         try:
@@ -136,6 +141,14 @@ class Observer:
             failure_or_none = failure
         self._interval = self._next(look, role, deeds, suspected)
         return Observed(role, self._interval, look, deeds.elected, deeds.fenced, deeds.recovered, failure_or_none)
+
+    def _numb(self, look: Look) -> bool:
+        """Whether our own renewals stand still: a store that takes none from us may take none from anybody.
+
+        A full server answers looks and refuses renewals; whoever judged by that would fence the healthy.
+        """
+        own = self._state.counters.get(self.lease)
+        return own is not None and look.started - own.since > NUMB * self._ttl
 
     def _act(self, look: Look, role: Role, verdicts: tuple[Verdict, ...]) -> _Deeds:
         was_vacant, self._was_vacant = self._was_vacant, vacant(look)

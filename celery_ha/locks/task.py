@@ -30,13 +30,15 @@ class Busy(Reject):
     A plain worker puts it back at once; the gate of a celery_ha worker a little later.
     """
 
-    def __init__(self, lock: str, why: str = "") -> None:
+    def __init__(self, lock: str, why: str = "", doubtful: bool = False) -> None:  # noqa: FBT001, FBT002
         super().__init__(why or f"the lock {lock!r} is busy", requeue=True)
         #: Name of the lock.
         self.lock = lock
+        #: The store's answer was lost: it may have granted the lock.
+        self.doubtful = doubtful
 
-    def __reduce__(self) -> tuple[type[Busy], tuple[str, str]]:
-        return type(self), (self.lock, str(self.reason))
+    def __reduce__(self) -> tuple[type[Busy], tuple[str, str, bool]]:
+        return type(self), (self.lock, str(self.reason), self.doubtful)
 
 
 def locked_task(
@@ -125,7 +127,7 @@ def _take(lock: Lock, attempt: Attempt, on_busy: OnBusy) -> None:
     except StoreUnavailable as error:
         if not attempt.acks_late:
             raise
-        raise Busy(lock.name, f"the lock {lock.name!r} cannot be asked for: {error}") from error
+        raise Busy(lock.name, f"the lock {lock.name!r} cannot be asked for: {error}", doubtful=True) from error
     if grant.token is None:
         raise _refusal(lock.name, grant, attempt, on_busy)
 

@@ -40,7 +40,7 @@ def ensure_claimed(ha: Any) -> None:
         return
     deadline = monotonic() + GIVE_UP
     while not node.page.trusts(lease):
-        still = _ask(node, lease, claim)
+        still = _ask(ha, lease, claim)
         if still:
             return
         if still is not None or monotonic() > deadline:
@@ -49,10 +49,10 @@ def ensure_claimed(ha: Any) -> None:
         sleep(AGAIN)
 
 
-def _ask(node: Any, lease: str, claim: str) -> bool | None:
+def _ask(ha: Any, lease: str, claim: str) -> bool | None:
     """Whether the claim is still ours; None: no answer."""
     try:
-        return bool(node.confirm(lease, claim))
+        return bool(ha.confirm(lease, claim))
     except StoreUnavailable:
         return None
 

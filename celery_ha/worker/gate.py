@@ -152,7 +152,7 @@ class Gate:
             self.give_back(request)
             return True
         if isinstance(exc, Busy):
-            self.stand_by(request)
+            self.stand_by(request, exc)
             return True
         if isinstance(exc, (WorkerLostError, Terminated, SystemExit)):
             self.child_gone(request)
@@ -161,13 +161,13 @@ class Gate:
             self._node.bury(claim_of(request), f"wrong arguments: {reason}")
         return False
 
-    def stand_by(self, request: Any) -> None:
+    def stand_by(self, request: Any, busy: Busy) -> None:
         """The lock is busy: give the message back a little later, without a slot, without a retry."""
         node = self._node
         state.task_ready(request)
         node.defer(claim_of(request))
-        # A grant whose answer was lost must not outlive the attempt that asked for it.
-        node.locks_ended(claim_of(request))
+        if busy.doubtful:  # a grant whose answer was lost must not outlive the attempt that asked for it
+            node.locks_ended(claim_of(request))
         take_back = node.lend()
 
         def stand_down() -> None:

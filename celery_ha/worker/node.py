@@ -376,14 +376,6 @@ class WorkerNode:
         if self._life is not None:
             self._life.ledger.end(claim, Ending.RELEASE)
 
-    def confirm(self, lease: str, claim: str) -> bool:
-        """Ask the broker whether a claim is still in flight under its lease; from any process.
-
-        Raises:
-            StoreUnavailable: the broker was not reached.
-        """
-        return self._control.holds(lease, claim)
-
     def defer(self, claim: str) -> None:
         """A started attempt did not run its body after all and waits."""
         if self._life is not None:

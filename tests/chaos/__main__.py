@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -26,7 +27,9 @@ def main() -> int:
     finally:
         server.close()
     print(outcome.as_json() if options.json else summary(outcome))
-    if not outcome.held or options.keep:
+    if outcome.held and options.keep is None:
+        shutil.rmtree(folder)
+    else:
         print(f"ledger and logs are in {folder}", file=sys.stderr)
     return 0 if outcome.held else 1
 

@@ -48,6 +48,25 @@ def test_a_flushed_script_is_loaded_again(store, admin):
     assert store.leases.renew("a").state is LeaseState.OPEN
 
 
+def test_a_full_server_fences_nobody(store, admin):
+    """It refuses renewals, so a counter that stands still proves nothing there."""
+    store.leases.open(Node("a", "a@host"))
+    store.leases.open(Node("b", "b@host"))
+    term = store.court.elect("a")
+    look = store.court.look()
+    verdict = Verdict("b", "renewals stood still", look.counters["b"], look.nodes["b"].connections)
+    admin.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreUnavailable):
+            store.leases.renew("b")
+        with pytest.raises(StoreUnavailable):
+            store.court.fence(term, "a", verdict)
+    finally:
+        admin.config_set("maxmemory", 0)
+
+    assert store.leases.renew("b").state is LeaseState.OPEN
+
+
 def test_a_prefix_keeps_two_installations_apart(redis_server, admin, store):
     other = RedisStore(redis_server.url, prefix="other:")
     store.leases.open(Node("a", "a@host"))

@@ -128,6 +128,20 @@ def test_leader_that_slept_suspects_itself_first() -> None:
     assert {lease for _, lease in fenced(fleet.run(1.5))} == {"B", "C"}
 
 
+def test_store_that_takes_no_renewals_kills_nobody() -> None:
+    """A full server answers every look and refuses every write."""
+    fleet = Fleet("A", "B", "C")
+    fleet.run(TTL + 1)
+    for member in fleet.members.values():
+        member.renews = False
+    assert fenced(fleet.run(3 * TTL)) == []
+    fleet.members["A"].renews = True  # there is room again, and the leader is the first to find out
+    assert fenced(fleet.run(TTL / 2)) == []
+    for member in fleet.members.values():
+        member.renews = True
+    assert fenced(fleet.run(2 * TTL)) == []
+
+
 def test_leader_that_lost_its_term_fences_nobody() -> None:
     fleet = Fleet("A", "B", "C")
     fleet.run(TTL + 1)

@@ -14,5 +14,8 @@ local by, term, lease, counter, conns, reason = unpack(ARGV)
 if not leads(by, term) then return 0 end
 if redis.call('HEXISTS', key('fenced'), lease) == 1 then return 1 end
 if not as_judged(lease, counter, conns) then return 0 end
+-- A full server refuses renewals too, and then a counter that stands still proves nothing. INCR is refused
+-- there as well, and first, so nothing of this happens.
+redis.call('INCR', key('version'))
 fence_member(lease, term, reason)
 return 1
