@@ -22,6 +22,15 @@ def not_now(error: BaseException) -> bool:
     return isinstance(error, _NOT_NOW) or str(error).startswith(_NOT_NOW_CODES)
 
 
+def pack(command: tuple[Any, ...]) -> bytes:
+    """A command in the Redis protocol: an array of bulk strings."""
+    parts = [b"*%d\r\n" % len(command)]
+    for part in command:
+        text = part if type(part) is bytes else str(part).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(text), text))
+    return b"".join(parts)
+
+
 class Script:
     """A script a server knows by its digest.
 
@@ -38,6 +47,10 @@ class Script:
     def command(self, keys: list[str], args: list[Any]) -> tuple[Any, ...]:
         """The command to send on a connection that the caller reads by himself."""
         return ("EVALSHA", self.sha, len(keys), *keys, *args)
+
+    def packed(self, keys: list[str], args: list[Any]) -> bytes:
+        """The same as the bytes to send; redis-py takes four times as long to make them."""
+        return pack(self.command(keys, args))
 
     def __call__(self, client: Any, keys: list[str], args: list[Any]) -> Any:
         """Run it, loading it first if the server does not know it (a restart, SCRIPT FLUSH).

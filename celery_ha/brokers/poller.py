@@ -24,6 +24,9 @@ class ClaimingPoller(MultiChannelPoller):
         self._alarm.setblocking(False)
         self._bell.setblocking(False)
         self._closed = False
+        self._on_loop = False
+        self._known: dict[int, Any] = {}
+        self._no_channel = (None, None)
         self._loop_thread: int | None = None
         self.poller.register(self._alarm, READ | ERR)
 
@@ -33,6 +36,10 @@ class ClaimingPoller(MultiChannelPoller):
             return
         with suppress(OSError):  # full: a wake-up is pending anyway; closed: nobody to wake
             self._bell.send(b"\0")
+
+    def on_poll_init(self, poller: Any) -> None:
+        self._on_loop = True
+        super().on_poll_init(poller)
 
     def on_poll_start(self) -> None:
         self._loop_thread = threading.get_ident()
@@ -78,10 +85,15 @@ class ClaimingPoller(MultiChannelPoller):
 
     @property
     def fds(self) -> dict[int, Any]:
+        """What to poll; on a loop, which asks on every turn, only what it does not poll yet."""
         # kombu leaves a closed poller in the loop's tick list; it must offer nothing then.
         if self._closed:
             return {}
-        return {**super().fds, self._alarm_fd: (None, None)}
+        now = {**super().fds, self._alarm_fd: self._no_channel}
+        if not self._on_loop:
+            return now
+        known, self._known = self._known, now
+        return {fd: entry for fd, entry in now.items() if known.get(fd) is not entry}
 
     @property
     def _alarm_fd(self) -> int:

@@ -224,7 +224,7 @@ class ClaimingChannel(redis.Channel):
         slots = min(limit, intake.free_slots())
         keys, args = claim_command(self.layout, intake.lease, names, limit, slots, self._paid)
         self.asked = "claim"
-        self.client.connection.send_command(*CLAIM.command(keys, args))
+        self.client.connection.send_packed_command([CLAIM.packed(keys, args)])
 
     def _brpop_read(self, **options: Any) -> Any:
         asked, self.asked = self.asked, None

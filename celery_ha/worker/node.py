@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
 
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 STOCK_EVERY = 30.0
 #: The same, after a reconnect.
 STOCK_SOON = 2.0
+#: Seconds between two tries to free the locks of a claim that ended.
+ASK_AGAIN = 0.5
 #: Task ids whose busy locks are remembered.
 BUSY_MEMORY = 10_000
 
@@ -410,7 +412,19 @@ class WorkerNode:
     def locks_ended(self, claim: str, task: str = "") -> None:
         """Free the locks of a claim whose process is gone, and with ``task`` what is in trust for it (rules 5, 8)."""
         tasks = (task,) if task else ()
-        self.aside(lambda: self.store.locks.ended((claim,), tasks))
+        life = self._life
+
+        def free() -> None:
+            # Nobody else does it while the lease lives on; when it ends, they are settled with it.
+            while life is self._life:
+                try:
+                    self.store.locks.ended((claim,), tasks)
+                except StoreUnavailable:
+                    sleep(ASK_AGAIN)
+                else:
+                    return
+
+        self.aside(free)
 
     def bury(self, claim: str, reason: str) -> None:
         """To the dead letters; from any thread."""

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 
 from celery_ha.store.redis import PERMANENT
+from tests.support.fleet import eventually
 from tests.support.leaks import BROKER_PERMANENT, KOMBU, leaks
 from tests.support.scene import Scene, wait_exit
 
@@ -23,6 +24,7 @@ def test_closed_fleet_leaves_no_key_without_an_owner_or_a_ttl(make_scene: Callab
     scene.wait_started(keys, 20)
     scene.kill(scene.live[0])
     scene.settled(keys)
+    eventually(lambda: len(scene.nodes()) == 2, why="the dead one was fenced")
     leavers = scene.live
     for worker in leavers:
         worker.send(signal.SIGTERM)
@@ -45,6 +47,7 @@ def test_many_short_lives_leave_nothing_behind_that_grows(make_scene: Callable[.
         scene.settled(scene.load(20, 0))
         scene.kill(crew[0])
         scene.settled(scene.load(10, 0))
+        eventually(lambda: len(scene.nodes()) == 2, why="the dead one was fenced")
         for worker in crew[1:]:
             worker.send(signal.SIGTERM)
         wait_exit(crew)
