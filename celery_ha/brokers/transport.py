@@ -11,26 +11,22 @@ rings the queue's bell.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
-from functools import cached_property
 from queue import Empty
 from time import monotonic
 from typing import Any
-from weakref import WeakSet
 
-import redis as redis_py
 from kombu.exceptions import OperationalError
 from kombu.transport import redis
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import loads
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from celery_ha.brokers.intake import Intake
-from celery_ha.brokers.layout import Layout
 from celery_ha.brokers.poller import ClaimingPoller
+from celery_ha.brokers.publishing import RingingChannel
 from celery_ha.brokers.qos import ClaimQoS
-from celery_ha.brokers.redis import CLAIM, PUBLISH, claim_command, publish_command, read_batch
+from celery_ha.brokers.redis import CLAIM, claim_command, read_batch
 from celery_ha.errors import StoreUnavailable
 from celery_ha.lua import not_now
 from celery_ha.model import Batch, Claim, Ending
@@ -46,24 +42,7 @@ BATCH = 100
 SCAN_IDLE, SCAN_BUSY = 1.0, 0.25
 
 
-#: Channels of this process, for the sake of the children it forks.
-_ALIVE: WeakSet[ClaimingChannel] = WeakSet()
-
-
-def _in_child() -> None:
-    """Let go of inherited pools before kombu closes them.
-
-    Closing takes the pool's lock, and a thread that does not exist here may have held it at the fork:
-    the child would hang for ever. Without their owner the sockets close by themselves.
-    """
-    for channel in tuple(_ALIVE):
-        channel.let_go()
-
-
-os.register_at_fork(after_in_child=_in_child)
-
-
-class ClaimingChannel(redis.Channel):
+class ClaimingChannel(RingingChannel):
     """A kombu Redis channel that claims."""
 
     QoS = ClaimQoS
@@ -82,47 +61,6 @@ class ClaimingChannel(redis.Channel):
         self._quiet_until = 0.0
         self._claimed_as = ""
         self._consumers_of: dict[str, Callable[[Any], Any]] = {}
-        self._raw: Any = None
-        _ALIVE.add(self)
-
-    # -- publishing -------------------------------------------------------------------------
-
-    @cached_property
-    def layout(self) -> Layout:
-        limit = self.connection.client.dead_letters_max
-        return Layout(self.global_keyprefix, self.sep, tuple(self.priority_steps), limit)
-
-    @property
-    def raw(self) -> Any:
-        """A client that adds no prefix: the scripts get whole key names."""
-        if self._raw is None or self._raw.connection_pool is not self.pool:  # a fork drops the pool
-            self._raw = redis_py.Redis(connection_pool=self.pool)
-        return self._raw
-
-    def _inplace_augment_message(self, message: dict[str, Any], exchange: str, routing_key: str) -> None:
-        """Kombu calls this again, with the same properties, when it retries a publish (rule 14)."""
-        super()._inplace_augment_message(message, exchange, routing_key)
-        message["properties"].setdefault("ha_publish_id", self.connection.client.next_publish_id())
-
-    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        batch = kwargs.get("_publish_batch")
-        if queue in self._expires or self._is_reply(message):
-            super()._put(queue, message, **kwargs)
-        elif batch is not None:
-            super()._put(queue, message, **kwargs)
-            batch.add("zadd", f"_ha:bell:{queue}", {"1": 0})
-        else:
-            self._publish(queue, message)
-
-    def _publish(self, queue: str, message: dict[str, Any]) -> None:
-        publish_id = str(message["properties"].get("ha_publish_id", ""))
-        priority = self._get_message_priority(message, reverse=False)
-        PUBLISH(self.raw, *publish_command(self.layout, queue, priority, dumps(message), publish_id))
-
-    @staticmethod
-    def _is_reply(message: dict[str, Any]) -> bool:
-        info = message.get("properties", {}).get("delivery_info") or {}
-        return str(info.get("exchange", "")).endswith("pidbox")
 
     # -- consuming --------------------------------------------------------------------------
 
@@ -358,13 +296,6 @@ class ClaimingChannel(redis.Channel):
         else:
             self._quiet_until = monotonic() + SCAN_BUSY
             intake.refused()
-
-    def let_go(self) -> None:
-        """In a forked child: drop what was inherited, take no lock."""
-        self._pool = self._async_pool = self._raw = None
-        self._sentinel_manager = self._async_sentinel_manager = None
-        for name in ("client", "subclient"):
-            self.__dict__.pop(name, None)
 
     def close(self) -> None:
         """Never wait for a reply: under a stall that held the loop while fenced tasks went on.
