@@ -32,7 +32,7 @@ class Consumer(consumer.Consumer):
         self.node.concurrency = lambda: int(self.pool.num_processes or 1)
         self.node.later = self.timer.call_after
         self.node.lend = self._lend
-        self.node.live_claims = lambda: frozenset(map(claim_of, tuple(state.reserved_requests)))
+        self.node.stock.live = lambda: frozenset(map(claim_of, tuple(state.reserved_requests)))
         self.node.on_members = self._members_changed
 
     # -- connecting -------------------------------------------------------------------------
@@ -66,14 +66,14 @@ class Consumer(consumer.Consumer):
         # Celery kills what it cannot ack any more, if told to; nobody but us delivers it again.
         for request in tuple(state.active_requests):
             if request._already_cancelled:
-                self.node.interrupted(claim_of(request))
+                self.node.claims.interrupted(claim_of(request))
 
     def on_close(self) -> None:
         """Celery drops what its pool has not started; under a living lease it goes on."""
         if self.node.fenced:
             super().on_close()
             return
-        drop_waiting(self, self.node.runs)
+        drop_waiting(self, self.node.claims.runs)
         starts = getattr(self.controller, "_process_task", None)
         for _ in range(starts.clear() if isinstance(starts, Starts) else 0):
             self.controller._quick_release()
@@ -136,7 +136,7 @@ class Consumer(consumer.Consumer):
 
     def _limit_task(self, request: Any, bucket: Any, tokens: float) -> Any:
         """A rate limit makes it wait: it asks again before it starts."""
-        self.node.defer(claim_of(request))
+        self.node.claims.defer(claim_of(request))
         return super()._limit_task(request, bucket, tokens)
 
     # -- bad messages -----------------------------------------------------------------------
@@ -181,7 +181,7 @@ class Consumer(consumer.Consumer):
             self.add_task_queue(queue)
 
     def _let_go(self, queues: frozenset[str]) -> None:
-        given = set(self.node.give_back_idle(queues))
+        given = set(self.node.claims.give_back_idle(queues))
         for request in tuple(getattr(state, "scheduled_requests", ())):  # Celery 5.6 keeps no account
             entry = request._eta_timer_entry
             if claim_of(request) in given and entry is not None and request not in state.reserved_requests:
@@ -209,7 +209,7 @@ class Consumer(consumer.Consumer):
         """A warm shutdown begins: the shards move at once, what has not started goes back."""
         self.node.drain()
         super().stop()
-        self.node.give_back_idle()
+        self.node.claims.give_back_idle()
         self.node.unpack()
 
     def shutdown(self) -> None:

@@ -109,7 +109,7 @@ class Gate:
 
     def lost(self, request: Any) -> bool:
         """Whether the message was given back while it waited for a slot: somebody else runs it."""
-        if self._node.holds(claim_of(request)):
+        if self._node.claims.holds(claim_of(request)):
             return False
         self.leave(request)
         return True
@@ -119,7 +119,7 @@ class Gate:
         if deliveries_of(request) >= self._node.config.max_deliveries:
             self.condemn(request)
             return False
-        if self._node.start(claim_of(request)):
+        if self._node.claims.start(claim_of(request)):
             return True
         self.leave(request)
         return False
@@ -134,7 +134,7 @@ class Gate:
 
     def give_back(self, request: Any) -> None:
         """To the front of its queue, as an attempt that did not start."""
-        self._node.give_back(claim_of(request))
+        self._node.claims.give_back(claim_of(request))
         self.leave(request)
 
     def dropped(self, request: Any) -> None:
@@ -158,14 +158,14 @@ class Gate:
             self.child_gone(request)
         elif isinstance(exc, TypeError) and (reason := misfit(request)):
             # Celery tells FAILURE; the first ending counts, so its ack does not drop the message.
-            self._node.bury(claim_of(request), f"wrong arguments: {reason}")
+            self._node.claims.bury(claim_of(request), f"wrong arguments: {reason}")
         return False
 
     def stand_by(self, request: Any, busy: Busy) -> None:
         """The lock is busy: give the message back a little later, without a slot, without a retry."""
         node = self._node
         state.task_ready(request)
-        node.defer(claim_of(request))
+        node.claims.defer(claim_of(request))
         if busy.doubtful:  # a grant whose answer was lost must not outlive the attempt that asked for it
             node.locks_ended(claim_of(request))
         take_back = node.lend()
@@ -195,6 +195,6 @@ class Gate:
                 )
                 node.store.locks.ended((claim,), (request.id,))
             finally:
-                node.bury(claim, str(error))
+                node.claims.bury(claim, str(error))
 
-        node.aside(tell_then_bury)
+        node.aside.run(tell_then_bury)

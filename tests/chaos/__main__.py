@@ -1,5 +1,6 @@
 """``python -m tests.chaos --kills 100 --seed 7 --workers 4``: exit code 1 if a promise was broken."""
 
+# ruff: noqa: T201 - its output is its product
 from __future__ import annotations
 
 import argparse

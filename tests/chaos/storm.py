@@ -13,7 +13,8 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -87,7 +88,8 @@ def storm(plan: Plan, server: RedisServer, folder: Path, tell: Callable[[str], N
     with scene(server, folder, ttl=plan.ttl, options=OPTIONS, **settings) as made:
         made.top_up(plan.workers)
         tell(f"{plan.workers} workers are ready; seed {plan.seed}")
-        with Publisher(made, plan) as publisher:
+        publisher = Publisher(made, plan)
+        with publisher.at_work():
             Striker(made, plan, tell).strike_all()
         tell(f"published {len(publisher.keys)}; waiting for the last of them")
         _wait_until_quiet(made, publisher.keys)
@@ -97,7 +99,7 @@ def storm(plan: Plan, server: RedisServer, folder: Path, tell: Callable[[str], N
 
 
 class Publisher:
-    """Publishes to all kinds of queue at a modest rate, in a thread, while the block runs."""
+    """Publishes to all kinds of queue at a modest rate, in a thread."""
 
     def __init__(self, made: Scene, plan: Plan) -> None:
         self.keys: list[str] = []
@@ -106,13 +108,14 @@ class Publisher:
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._publish, daemon=True)
 
-    def __enter__(self) -> Publisher:
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
         self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._over.set()
-        self._thread.join(HANG)
+        try:
+            yield
+        finally:
+            self._over.set()
+            self._thread.join(HANG)
         assert not self._thread.is_alive(), "the publisher hangs"
         if self._failure is not None:
             raise self._failure

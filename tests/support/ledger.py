@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 #: Seconds before a death within which a finished attempt may not have been acknowledged yet: acks
@@ -135,7 +136,7 @@ class Ledger:
         return [
             Overlap(one, other)
             for runs in by_lock.values()
-            for one, other in zip(runs, runs[1:], strict=False)
+            for one, other in pairwise(runs)
             if other.start < _until(one, harms) or other.token <= one.token
         ]
 

@@ -1,0 +1,127 @@
+"""What a node does with the messages it holds: start them, give them back, bury them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from celery_ha.brokers.redis import RedisBroker
+from celery_ha.errors import StoreUnavailable
+from celery_ha.model import Ending
+from celery_ha.worker.life import Life
+from celery_ha.worker.stock import Stock
+
+logger = logging.getLogger(__name__)
+
+
+class Custody:
+    """The claims of a node's current life.
+
+    Args:
+        life: the current one; None: there is no lease, and nothing is held.
+        broker: for questions that must be answered before the loop goes on.
+        stock: where it is noted that something got lost.
+        reaching: around a question: the loop waits for an answer, it is not wedged.
+    """
+
+    def __init__(
+        self,
+        life: Callable[[], Life | None],
+        broker: RedisBroker,
+        stock: Stock,
+        reaching: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._life = life
+        self._broker = broker
+        self._stock = stock
+        self._reaching = reaching
+
+    def start(self, claim: str) -> bool:
+        """The write without which no body runs (rule 1).
+
+        Returns:
+            False: the attempt must not start; its message is elsewhere, given back, or found by
+            :meth:`take_stock`.
+        """
+        life = self._life()
+        if life is None or not self.holds(claim):
+            return False
+        ledger = life.ledger
+        if not life.keeper.trusted:
+            ledger.defer(claim)
+            ledger.end(claim, Ending.RELEASE)
+            return False
+        self._stock.standing_by.discard(claim)
+        if ledger.started(claim):
+            return ledger.run(claim)
+        return self._ask(life, claim) and ledger.run(claim)
+
+    def marked(self, claim: str) -> bool:
+        """Whether the broker has this attempt marked started already."""
+        life = self._life()
+        return life is not None and self.holds(claim) and life.ledger.started(claim)
+
+    def holds(self, claim: str) -> bool:
+        """Whether the claim is in this node's hands, under its current lease."""
+        life = self._life()
+        return life is not None and not life.fenced and life.ledger.holds(claim)
+
+    def _ask(self, life: Life, claim: str) -> bool:
+        ledger = life.ledger
+        owed = ledger.owed()
+        try:
+            with self._reaching():
+                granted = self._broker.start(ledger.lease, claim, settle=owed)
+        except StoreUnavailable as exc:
+            logger.warning("Could not ask to start claim %s: %s", claim, exc)
+            ledger.forget(claim)
+            self._stock.again(0.0)
+            return False
+        if granted:
+            ledger.confirmed(owed)
+        else:
+            ledger.forget(claim)
+            life.refused()
+        return granted
+
+    def runs(self, claim: str) -> bool:
+        """Whether the gate has let this claim through."""
+        life = self._life()
+        return life is not None and claim in life.ledger.running()
+
+    def interrupted(self, claim: str) -> None:
+        """A started attempt was killed: to the front of its queue, counted."""
+        if (life := self._life()) is not None:
+            life.ledger.end(claim, Ending.RELEASE)
+
+    def defer(self, claim: str) -> None:
+        """A started attempt did not run its body after all and waits."""
+        if (life := self._life()) is not None:
+            life.ledger.defer(claim)
+            self._stock.standing_by.add(claim)
+
+    def give_back(self, claim: str) -> None:
+        """To the front of its queue, not counted as an attempt."""
+        self._stock.standing_by.discard(claim)
+        if (life := self._life()) is not None:
+            life.ledger.defer(claim)
+            life.ledger.end(claim, Ending.RELEASE)
+
+    def give_back_idle(self, queues: frozenset[str] | None = None) -> tuple[str, ...]:
+        """Give back every claim that the gate has not let through, of these queues or of all."""
+        life, given = self._life(), []
+        if life is None:
+            return ()
+        ledger = life.ledger
+        for claim in ledger.idle():
+            source = ledger.source(claim) or ""
+            if queues is None or self._broker.layout.queue(source) in queues:
+                self.give_back(claim)
+                given.append(claim)
+        return tuple(given)
+
+    def bury(self, claim: str, reason: str) -> None:
+        """To the dead letters; from any thread."""
+        if (life := self._life()) is not None:
+            life.ledger.end(claim, Ending.DEAD, reason=reason)
