@@ -274,10 +274,10 @@ store.locks.holds("x", Holder("parent", "parent.1", "t"), 1)
 if os.fork() == 0:
     store.close_inherited()
     granted = store.locks.acquire("x", Holder("parent", "parent.1", "t"), inherit=1)
-    print("child", granted.token is not None, flush=True)
+    os.write(1, f"child {granted.token is not None}\n".encode())
     time.sleep(30)
     os._exit(0)
-print("parent", store.leases.renew("parent").state.value, flush=True)
+os.write(1, f"parent {store.leases.renew('parent').state.value}\n".encode())
 time.sleep(30)
 """
 
@@ -297,7 +297,7 @@ def test_the_connections_of_a_dead_parent_close_although_its_child_lives(redis_s
 
         import time
 
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             look = store.court.look()
             if not set(look.nodes["parent"].connections) & look.present:
