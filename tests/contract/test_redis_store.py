@@ -274,10 +274,10 @@ store.locks.holds("x", Holder("parent", "parent.1", "t"), 1)
 if os.fork() == 0:
     store.close_inherited()
     granted = store.locks.acquire("x", Holder("parent", "parent.1", "t"), inherit=1)
-    os.write(1, f"child {granted.token is not None}\n".encode())
+    os.write(1, f"child {granted.token is not None}\\n".encode())
     time.sleep(30)
     os._exit(0)
-os.write(1, f"parent {store.leases.renew('parent').state.value}\n".encode())
+os.write(1, f"parent {store.leases.renew('parent').state.value}\\n".encode())
 time.sleep(30)
 """
 
