@@ -25,7 +25,7 @@ class MemoryBrokerServer:
     """What a broker server remembers.
 
     Args:
-        now: the server's clock, in seconds; only publish ids expire by it.
+        now: the server's clock, in seconds; publish ids expire by it, claims are numbered by it.
     """
 
     now: Callable[[], float]
@@ -41,7 +41,8 @@ class MemoryBrokerServer:
     dead: dict[str, tuple[Claim, str]] = field(default_factory=dict)
     #: When each publish id came, oldest first.
     published: dict[str, float] = field(default_factory=dict)
-    claims: int = 0
+    #: Number of the last claim.
+    last: int = 0
     mutex: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def queue(self, source: str) -> deque[bytes]:
@@ -58,8 +59,8 @@ class MemoryBrokerServer:
         if not waiting:
             return None
         payload = waiting.popleft()
-        self.claims += 1
-        claim = Claim(f"{lease}.{self.claims}", source, payload, started and _NO_ETA in payload)
+        self.last = max(self.last + 1, int(self.now() * 1e6))
+        claim = Claim(f"{lease}.{self.last}", source, payload, started and _NO_ETA in payload)
         self.flights[lease][claim.id] = claim
         return claim
 

@@ -6,6 +6,7 @@ An adapter is added by one more entry in ``BENCHES``.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -24,6 +25,8 @@ class Bench(Protocol):
 
     def another(self) -> Broker: ...
 
+    def wipe(self) -> None: ...
+
     def waiting(self, queue: str) -> list[bytes]: ...
 
     def dead(self) -> dict[str, str]: ...
@@ -31,8 +34,11 @@ class Bench(Protocol):
 
 class MemoryBench:
     def __init__(self, request: pytest.FixtureRequest) -> None:
-        self.server = MemoryBrokerServer(lambda: 1000.0)
+        self.server = MemoryBrokerServer(time.time)
         self.broker = MemoryBroker(self.server)
+
+    def wipe(self) -> None:
+        vars(self.server).update(vars(MemoryBrokerServer(time.time)))
 
     def another(self) -> Broker:
         return MemoryBroker(self.server)
@@ -50,6 +56,9 @@ class RedisBench:
         self.layout = Layout()
         self.broker = self.another()
         self.client = self.broker.client
+        self.wipe()
+
+    def wipe(self) -> None:
         self.client.flushall()
 
     def another(self) -> Any:
@@ -434,3 +443,20 @@ def test_claim_number_is_never_used_twice(broker: Broker) -> None:
         broker.join(lease)
         seen += [claim.number for claim in take(broker, lease, 2)]
     assert len(set(seen)) == 4
+
+
+def test_server_that_lost_its_memory_names_no_claim_twice(bench: Bench) -> None:
+    # Given a claim whose ack is late
+    broker = bench.broker
+    broker.join("L1")
+    fill(broker, "ab")
+    old = take(broker, "L1", 2)
+    # When the server restarts empty and the same lease claims again
+    bench.wipe()
+    broker.join("L1")
+    fill(broker, "cd")
+    new = take(broker, "L1", 2)
+    # Then the late ack ends none of the new claims
+    assert broker.settle("L1", [ack(claim) for claim in old])
+    assert set(broker.held("L1")) == {claim.id for claim in new}
+    assert [claim.number for claim in new] == sorted({claim.number for claim in (*old, *new)})[2:]

@@ -1,6 +1,6 @@
 -- Settle ended claims, then hand messages to a lease and record them as in flight by it, in one step.
 --
--- KEYS[1] open leases (hash)   KEYS[2] in-flight of this lease (hash)   KEYS[3] claim counter
+-- KEYS[1] open leases (hash)   KEYS[2] in-flight of this lease (hash)   KEYS[3] the last claim's number
 -- ARGV[1] lease   ARGV[2] limit   ARGV[3] free slots   ARGV[4] key prefix of queues
 -- ARGV[5] prefix of our names   ARGV[6] separator   ARGV[7] priority steps, "0 3 6 9"
 -- ARGV[8] dead letters kept   ARGV[9] number of queues   ARGV[10...] queues, then endings (_settle)
@@ -59,7 +59,12 @@ end
 local n = #found / 3
 local first = 0
 if n > 0 then
-  first = redis.call('INCRBY', KEYS[3], n) - n + 1
+  -- Numbers grow, and at least as fast as the clock: a server that lost its memory, or its last
+  -- second, must not give a number again. A late ack of the old claim would end the new one.
+  -- (The hybrid clocks of Kulkarni et al., 2014, for one process.)
+  local now = redis.call('TIME')
+  first = math.max(tonumber(redis.call('GET', KEYS[3]) or 0) + 1, tonumber(now[1]) * 1e6 + tonumber(now[2]))
+  redis.call('SET', KEYS[3], string.format('%.0f', first + n - 1))
   local record = {}
   for i = 1, n do
     record[2 * i - 1] = ARGV[1] .. '.' .. string.format('%.0f', first + i - 1)
