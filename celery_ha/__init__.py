@@ -24,7 +24,7 @@ from celery_ha.errors import (
     StoreUnavailable,
 )
 from celery_ha.install import HA
-from celery_ha.locks.task import current_lock, locked_task
+from celery_ha.locks import Lock, current_lock, locked_task
 
 __all__ = [
     "HA",
@@ -35,6 +35,7 @@ __all__ = [
     "HAError",
     "KeyRefused",
     "LeaseLost",
+    "Lock",
     "LockBusy",
     "LockError",
     "LockLost",

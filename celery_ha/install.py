@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
+from math import inf
 from typing import Any
 
 from celery._state import connect_on_app_finalize
@@ -14,13 +16,19 @@ from celery._state import connect_on_app_finalize
 from celery_ha.brokers.connect import BrokerAccess
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.config import Config, defaults_for, found, read
-from celery_ha.errors import ConfigError, StoreUnavailable
+from celery_ha.errors import ConfigError, LockBusy, StoreUnavailable
+from celery_ha.locks.attempt import current_attempt
+from celery_ha.locks.inside import inside
+from celery_ha.locks.lock import Lock, busy_message
+from celery_ha.locks.watch import OnLost, watched
+from celery_ha.parking.redis import RedisParking
 from celery_ha.store.base import LockStore, Store
 from celery_ha.store.redis.store import RedisStore
 from celery_ha.worker.claimed import guarded
 from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.step import LeaseStep
+from celery_ha.worker.tenant import Tenant
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +54,7 @@ class HA:
         self._mutex = threading.Lock()
         self._pid = os.getpid()
         self._asker: RedisBroker | None = None
+        self._tenant: Tenant | None = None
         if app is not None:
             self.init_app(app)
 
@@ -123,6 +132,65 @@ class HA:
     def locks(self) -> LockStore:
         return self.store.locks
 
+    @contextmanager
+    def lock(
+        self,
+        name: str,
+        timeout: float | None = None,
+        *,
+        limit: int = 1,
+        max_hold: float | None = None,
+        on_lost: OnLost = "raise",
+    ) -> Iterator[Lock]:
+        """Hold a lock for the length of a block, in a task or in any other process.
+
+        In a task it belongs to the delivery, as those of :func:`~celery_ha.locks.task.locked_task` do. Elsewhere
+        it belongs to a lease of this process, opened by the first lock and kept alive in the background; the
+        workers free its locks when the process dies.
+
+        Args:
+            name: what is locked; any characters, at most 1 KB.
+            timeout: seconds to stand in line for it; 0: only try; None: as long as it takes.
+            limit: how many may hold it at a time; the same wherever the lock is used.
+            max_hold: seconds after which it is free whatever happens here.
+            on_lost: as of ``locked_task``; ``kill`` is for prefork children, elsewhere it is ``raise``.
+
+        Raises:
+            LockBusy: not granted in time.
+            LockLost: raised in the block when the lock is gone.
+            StoreUnavailable: the store did not answer; nothing is held, or will not be for long.
+        """
+        attempt = current_attempt()
+        tenant = None if attempt is not None else self.tenant
+        if attempt is None:
+            attempt = self.tenant.attempt()
+        lock = Lock(attempt.locks, name, attempt.holder, inherit=attempt.inherit, limit=limit, max_hold=max_hold)
+        try:
+            grant = lock.acquire(inf if timeout is None else timeout)
+        except StoreUnavailable:
+            if tenant is not None:
+                tenant.forget(attempt.holder)
+            raise
+        if grant.token is None:
+            raise LockBusy(busy_message(name, grant.holder))
+        try:
+            with inside([lock]), watched([lock], on_lost, attempt.lost):
+                yield lock
+        finally:
+            lock.release()
+
+    @property
+    def tenant(self) -> Tenant:
+        """The lease of this process for locks outside of tasks; made on first use, by each process anew."""
+        with self._mutex_of_this_process():
+            if self._tenant is None:
+                self._tenant = Tenant(self._store, self.config)
+            return self._tenant
+
+    def has_lost(self, lease: str) -> bool:
+        """Whether this worker is known to have lost a lease; from its main process or a pool child."""
+        return self.node is not None and self.node.page.has_lost(lease)
+
     def confirm(self, lease: str, claim: str) -> bool:
         """Ask the broker whether a claim is still in flight under its lease; from any process.
 
@@ -139,7 +207,7 @@ class HA:
     def _mutex_of_this_process(self) -> threading.Lock:
         """A forked child may inherit a lock that nobody in it will ever release."""
         if self._pid != os.getpid():
-            self._pid, self._mutex, self._asker = os.getpid(), threading.Lock(), None
+            self._pid, self._mutex, self._asker, self._tenant = os.getpid(), threading.Lock(), None, None
         return self._mutex
 
     # -- worker -----------------------------------------------------------------------------
@@ -162,6 +230,8 @@ class HA:
             watch_loop=pool == "prefork",
         )
         self.node.heartbeats = Heartbeats(self.app)
+        if isinstance(self.store, RedisStore) and config.store in {None, self.app.conf.broker_url}:
+            self.node.claims.parking = RedisParking(self.store, self.node.broker.layout)
         try:
             self.node.open()
         except StoreUnavailable as exc:

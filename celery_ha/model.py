@@ -189,6 +189,17 @@ class Grant:
     again: bool = False
 
 
+class Parked(Enum):
+    """What became of a message that should wait in line for a lock."""
+
+    #: It waits there.
+    PARKED = "parked"
+    #: The lock is free, or its own: it may try again at once.
+    FREE = "free"
+    #: It is not in flight under an open lease any more.
+    GONE = "gone"
+
+
 @dataclass(frozen=True)
 class Recovered:
     """What the recovery of one lease moved."""

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from celery_ha.model import Batch, Claim, Settlement
 
 
-class ClaimBroker(ABC):
-    """What a consuming node does."""
+class Door(ABC):
+    """Where a lease comes in and goes out."""
 
     @abstractmethod
     def join(self, lease: str) -> bool:
@@ -22,6 +22,14 @@ class ClaimBroker(ABC):
 
         False: the lease was fenced here; it never opens again. Opening an open lease is harmless.
         """
+
+    @abstractmethod
+    def leave(self, lease: str) -> bool:
+        """Close the lease if it holds nothing; False: it has luggage and stays (rule 7)."""
+
+
+class ClaimBroker(Door, ABC):
+    """What a consuming node does."""
 
     @abstractmethod
     def publish(self, queue: str, payload: bytes, *, priority: int = 0, publish_id: str | None = None) -> bool:
@@ -64,10 +72,6 @@ class ClaimBroker(ABC):
     @abstractmethod
     def held(self, lease: str) -> dict[str, bool]:
         """Claim ids the broker has in flight for an open lease, each with its started mark (rule 2)."""
-
-    @abstractmethod
-    def leave(self, lease: str) -> bool:
-        """Close the lease if it holds nothing; False: it has luggage and stays (rule 7)."""
 
 
 class RecoveryBroker(ABC):

@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from celery_ha.brokers.base import ClaimBroker
+from celery_ha.brokers.base import Door
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.model import LeaseState, Node, Renewal
 from celery_ha.store.base import LeaseStore
@@ -58,7 +58,7 @@ class Keeper:
         self,
         node: Node,
         leases: LeaseStore,
-        broker: ClaimBroker,
+        broker: Door,
         *,
         clock: Callable[[], float],
         margin: float,

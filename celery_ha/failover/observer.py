@@ -25,6 +25,9 @@ from celery_ha.store.base import Court, LockStore
 #: Part of a TTL that our own counter may stand still for while we judge others.
 NUMB = 0.75
 
+#: Seconds between two sweeps of locks that became free by themselves (rule 9).
+SWEEP_EVERY = 1.0
+
 STOPPED_JUDGING = "stopped judging"
 
 
@@ -108,7 +111,7 @@ class Observer:
         self._interval = 0.0
         self._was_vacant = False
         self._strangers: Mapping[str, float] = {}
-        self._asked_broker = float("-inf")
+        self._asked_broker = self._swept = float("-inf")
 
     def step(self, suspected: Collection[str] = ()) -> Observed:
         """Look once and do what the look calls for.
@@ -176,6 +179,9 @@ class Observer:
         recovered = self._recover(look, leader)
         if self._state.began is not None:
             self._court.finish_round(self.lease, leader.term)
+        if look.started - self._swept >= SWEEP_EVERY:
+            self._swept = look.started
+            self._locks.sweep()
         return _Deeds(fenced=fenced, recovered=tuple(recovered))
 
     def _watch_leader(self, look: Look, leader: Leader, verdicts: tuple[Verdict, ...]) -> _Deeds:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ class Attempt:
     inherit: float
     #: Whether the message is still in flight, so that it can be given back.
     acks_late: bool
+    #: Whether the lease is given up, as far as this process knows; costs nothing to ask.
+    lost: Callable[[], bool] = bool
 
 
 def current_attempt() -> Attempt | None:
@@ -67,4 +69,5 @@ def _attempt(task: Any, request: Any) -> Attempt:
         locks=ha.locks,
         inherit=ha.config.lock_inherit,
         acks_late=bool(task.acks_late),
+        lost=lambda: ha.has_lost(lease),
     )

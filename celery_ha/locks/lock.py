@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from math import inf
 from time import monotonic, sleep
 from types import TracebackType
 
@@ -27,13 +28,30 @@ class Lock:
         name: what is locked.
         holder: who takes it.
         inherit: seconds for which it is kept for the holder's task if the holder dies.
+        limit: how many may hold it at a time.
+        max_hold: seconds after which it is free whatever its holder does; None: never.
     """
 
-    def __init__(self, locks: LockStore, name: str, holder: Holder, *, inherit: float) -> None:
+    def __init__(
+        self,
+        locks: LockStore,
+        name: str,
+        holder: Holder,
+        *,
+        inherit: float,
+        limit: int = 1,
+        max_hold: float | None = None,
+    ) -> None:
         self.name = name
         self.holder = holder
+        self.limit = limit
+        #: It is known to be gone although its holder has not given it back.
+        self.lost = False
+        #: Local monotonic time at which ``max_hold`` is over.
+        self.held_until = inf
         self._locks = locks
         self._inherit = inherit
+        self._max_hold = max_hold
         self._token: int | None = None
         self._borrowed = False
 
@@ -52,8 +70,11 @@ class Lock:
             raise LockLost(f"the lock {self.name!r} is not held")
         return self._token
 
-    def acquire(self) -> Grant:
-        """Ask for the lock once.
+    def acquire(self, wait: float = 0.0) -> Grant:
+        """Ask for the lock.
+
+        Args:
+            wait: seconds to stand in line for it.
 
         Returns:
             The store's answer; its token is None if the lock is busy.
@@ -63,8 +84,14 @@ class Lock:
 
         **Failure:** dying right after leaves the lock to the settlement of the lease.
         """
-        grant = self._locks.acquire(self.name, self.holder, inherit=self._inherit)
-        self._token = grant.token
+        asked = monotonic()
+        grant = self._locks.acquire(
+            self.name, self.holder, inherit=self._inherit, limit=self.limit, max_hold=self._max_hold, wait=wait
+        )
+        self._token, self.lost = grant.token, False
+        if self._max_hold is not None:
+            # Rather too early than too late; from when a waiter was granted it, only the store knows.
+            self.held_until = (monotonic() if wait else asked) + self._max_hold
         # Somebody else in this claim has it already (another thread, or an answer that was lost).
         # Giving it back would take it from them; the end of the claim does.
         self._borrowed = grant.again
@@ -91,6 +118,7 @@ class Lock:
             )
             return True
         if not released:
+            self.lost = True
             log.warning(
                 "The lock %r (token %d) was lost before it was released: what it guards may have been touched by "
                 "somebody else meanwhile",
@@ -121,7 +149,8 @@ class Lock:
             StoreUnavailable: the store did not answer, so nobody knows.
         """
         token = self.token
-        if not self._locks.holds(self.name, self.holder, token):
+        if self.lost or not self._locks.holds(self.name, self.holder, token):
+            self.lost = True
             raise LockLost(f"the lock {self.name!r} (token {token}) was held and is no longer: stop")
 
     def __enter__(self) -> Lock:  # noqa: PYI034 - typing.Self needs Python 3.11

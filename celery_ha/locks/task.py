@@ -1,48 +1,62 @@
-"""``@locked_task``: one call at a time for each key, in the process that runs the body."""
+"""``@locked_task``: so many calls at a time for each key, in the process that runs the body."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import wraps
+from math import inf
 from typing import Literal, ParamSpec, TypeVar, get_args
 
-from celery.exceptions import Ignore, Reject
-
-from celery_ha.errors import ConfigError, LockBusy, StoreUnavailable
+from celery_ha.errors import ConfigError, StoreUnavailable
 from celery_ha.locks.attempt import Attempt, current_attempt
+from celery_ha.locks.busy import Busy, refusal
+from celery_ha.locks.inside import inside, is_inside
 from celery_ha.locks.key import KeySource, LockKey
-from celery_ha.locks.lock import Lock, busy_message
-from celery_ha.model import Grant
+from celery_ha.locks.lock import Lock
+from celery_ha.locks.watch import OnLost, watched
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-OnBusy = Literal["requeue", "skip", "raise"]
-
-#: Locks that the code running in this context is inside of, outermost first.
-_inside: ContextVar[tuple[Lock, ...]] = ContextVar("celery_ha_locks", default=())
+OnBusy = Literal["requeue", "wait", "skip", "raise"]
 
 
-class Busy(Reject):
-    """The message goes back because a lock is busy.
+@dataclass(frozen=True)
+class Terms:
+    """On what terms a task takes its locks; see :func:`locked_task`."""
 
-    A plain worker puts it back at once; the gate of a celery_ha worker a little later.
-    """
+    on_busy: OnBusy
+    timeout: float | None
+    limit: int
+    max_hold: float | None
+    on_lost: OnLost
 
-    def __init__(self, lock: str, why: str = "", doubtful: bool = False) -> None:  # noqa: FBT001, FBT002
-        super().__init__(why or f"the lock {lock!r} is busy", requeue=True)
-        #: Name of the lock.
-        self.lock = lock
-        #: The store's answer was lost: it may have granted the lock.
-        self.doubtful = doubtful
-
-    def __reduce__(self) -> tuple[type[Busy], tuple[str, str, bool]]:
-        return type(self), (self.lock, str(self.reason), self.doubtful)
+    def __post_init__(self) -> None:
+        for name, choice in (("on_busy", OnBusy), ("on_lost", OnLost)):
+            if getattr(self, name) not in get_args(choice):
+                raise ConfigError(
+                    f"locked_task({name}={getattr(self, name)!r}): write one of {', '.join(get_args(choice))}"
+                )
+        if isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 1:
+            raise ConfigError(f"locked_task(limit={self.limit!r}): write a whole number, 1 or more")
+        for name in ("max_hold", "timeout"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < inf:
+                raise ConfigError(f"locked_task({name}={value!r}): write a number of seconds above 0, or None")
+        if self.timeout is not None and self.on_busy != "wait":
+            raise ConfigError(f"locked_task(timeout=...) is for on_busy='wait', not for {self.on_busy!r}")
 
 
 def locked_task(
-    key: KeySource, *, on_busy: OnBusy = "requeue", namespaced: bool = False
+    *keys: KeySource,
+    on_busy: OnBusy = "requeue",
+    timeout: float | None = None,
+    limit: int = 1,
+    max_hold: float | None = None,
+    on_lost: OnLost = "raise",
+    namespaced: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Run the body only while holding a lock; goes below ``@app.task``.
 
@@ -51,12 +65,21 @@ def locked_task(
     without a lock.
 
     Args:
-        key: template such as ``account:{account_id}``, or a callable that takes what the task takes.
-            Locks of the same name exclude each other, whatever task takes them.
-        on_busy: ``requeue`` gives the message back, to be tried again a little later; nothing is
-            stored, nothing is lost. ``skip`` acknowledges it without a result, as ``Ignore`` does.
-            ``raise`` fails the task with :class:`~celery_ha.errors.LockBusy`, which
-            ``autoretry_for`` may name.
+        keys: template such as ``account:{account_id}``, or a callable that takes what the task takes.
+            Locks of the same name exclude each other, whatever task takes them. Several keys are
+            several locks: taken in the order of their names, all or none.
+        on_busy: ``requeue`` has the message wait in line for the lock, without a pool slot and without
+            spending a retry (where broker and store are not one Redis: gives it back to be tried again a
+            little later). ``wait`` waits in its pool slot, in the same line. ``skip`` acknowledges it without
+            a result, as ``Ignore`` does. ``raise`` fails the task with :class:`~celery_ha.errors.LockBusy`,
+            which ``autoretry_for`` may name.
+        timeout: seconds to ``wait`` before :class:`~celery_ha.errors.LockBusy`; None: as long as it takes.
+        limit: how many may hold the lock at a time; the same wherever the lock is used.
+        max_hold: seconds after which the lock is free whatever its holder does; None: it is held until the body
+            or the lease ends.
+        on_lost: what becomes of a body whose lock is gone (its lease was fenced, ``max_hold`` is over): ``raise``
+            :class:`~celery_ha.errors.LockLost` in it, at the next Python instruction; ``kill`` its prefork child, so
+            that the task is delivered again; ``flag`` only sets :attr:`Lock.lost <celery_ha.locks.Lock.lost>`.
         namespaced: True: only calls of this very function exclude each other.
 
     Returns:
@@ -64,81 +87,61 @@ def locked_task(
         goes back whatever ``on_busy`` says: that is no reason to skip or to fail.
 
     Raises:
-        ConfigError: ``on_busy`` is none of the three; at run time: ``requeue`` with ``acks_late=False``.
+        ConfigError: an argument cannot be used; at run time: ``requeue`` with ``acks_late=False``.
 
     **Failure:** dying in the body leaves the lock to the same task's next delivery.
     """
-    if on_busy not in get_args(OnBusy):
-        raise ConfigError(f"locked_task(on_busy={on_busy!r}): write one of {', '.join(get_args(OnBusy))}")
+    terms = Terms(on_busy, timeout, limit, max_hold, on_lost)
+    if not keys:
+        raise ConfigError("locked_task() needs a key: write a template such as 'account:{id}', or a callable")
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        names = LockKey(key, function, namespaced=namespaced)
+        sources = [LockKey(key, function, namespaced=namespaced) for key in keys]
 
         @wraps(function)
         def locked(*args: P.args, **kwargs: P.kwargs) -> R:
             attempt = current_attempt()
             if attempt is None:
                 return function(*args, **kwargs)
-            lock = Lock(attempt.locks, names.name(args, kwargs), attempt.holder, inherit=attempt.inherit)
-            outer = _outer(lock)
-            if outer is not None:
-                return _inside_of(outer, function, *args, **kwargs)
-            _take(lock, attempt, on_busy)
-            try:
-                return _inside_of(lock, function, *args, **kwargs)
-            finally:
-                lock.release()
+            names = sorted({source.name(args, kwargs) for source in sources})
+            with ExitStack() as stack:
+                locks = _take(names, attempt, terms, stack)
+                stack.enter_context(inside(locks))
+                stack.enter_context(watched(locks, terms.on_lost, attempt.lost))
+                return function(*args, **kwargs)
 
         return locked
 
     return decorate
 
 
-def current_lock() -> Lock | None:
-    """The innermost lock that the running code is inside of; None where no lock was taken."""
-    inside = _inside.get()
-    return inside[-1] if inside else None
+def _take(names: Sequence[str], attempt: Attempt, terms: Terms, stack: ExitStack) -> list[Lock]:
+    """Take all locks that were not taken further out; what was taken is given back with the stack."""
+    taken: list[Lock] = []
+    for name in names:
+        if is_inside(name, attempt.holder):
+            continue
+        lock = Lock(
+            attempt.locks, name, attempt.holder, inherit=attempt.inherit, limit=terms.limit, max_hold=terms.max_hold
+        )
+        _acquire(lock, attempt, terms)
+        stack.callback(lock.release)
+        taken.append(lock)
+    return taken
 
 
-def _outer(lock: Lock) -> Lock | None:
-    """The same lock, taken by this claim further out: the outermost gives it back."""
-    for held in _inside.get():
-        if (held.name, held.holder) == (lock.name, lock.holder):
-            return held
-    return None
-
-
-def _inside_of(lock: Lock, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    before = _inside.set((*_inside.get(), lock))
-    try:
-        return function(*args, **kwargs)
-    finally:
-        _inside.reset(before)
-
-
-def _take(lock: Lock, attempt: Attempt, on_busy: OnBusy) -> None:
-    if on_busy == "requeue" and not attempt.acks_late:
+def _acquire(lock: Lock, attempt: Attempt, terms: Terms) -> None:
+    if terms.on_busy == "requeue" and not attempt.acks_late:
         raise ConfigError(
             f"the lock {lock.name!r} cannot give a busy task back: with acks_late=False its message is gone already; "
             'set acks_late=True, or on_busy="raise" or "skip"'
         )
+    wait = 0.0 if terms.on_busy != "wait" else inf if terms.timeout is None else terms.timeout
     try:
-        grant = lock.acquire()
+        grant = lock.acquire(wait)
     except StoreUnavailable as error:
         if not attempt.acks_late:
             raise
         raise Busy(lock.name, f"the lock {lock.name!r} cannot be asked for: {error}", doubtful=True) from error
     if grant.token is None:
-        raise _refusal(lock.name, grant, attempt, on_busy)
-
-
-def _refusal(name: str, grant: Grant, attempt: Attempt, on_busy: OnBusy) -> Exception:
-    """What to raise for a busy lock."""
-    message = busy_message(name, grant.holder)
-    unsettled = grant.holder is None and attempt.acks_late
-    refusal: Exception = LockBusy(message)
-    if on_busy == "requeue" or unsettled:
-        refusal = Busy(name, message)
-    elif on_busy == "skip":
-        refusal = Ignore(message)
-    return refusal
+        raise refusal(lock, grant, on_busy=terms.on_busy, acks_late=attempt.acks_late)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-from celery_ha.model import Grant, Holder, Look, Node, Recovered, Renewal, Verdict
+from celery_ha.model import Grant, Holder, Look, Node, Parked, Recovered, Renewal, Verdict
 
 
 class LeaseStore(ABC):
@@ -118,8 +118,32 @@ class LockStore(ABC):
     """Locks that belong to a lease, with tokens that strictly grow."""
 
     @abstractmethod
-    def acquire(self, name: str, holder: Holder, *, inherit: float) -> Grant:
+    def acquire(
+        self,
+        name: str,
+        holder: Holder,
+        *,
+        inherit: float,
+        limit: int = 1,
+        max_hold: float | None = None,
+        wait: float = 0.0,
+    ) -> Grant:
         """Grant the lock if it is free, ours already, or held in trust for this task.
+
+        Args:
+            name: any characters, at most 1 KB as UTF-8.
+            holder: who asks.
+            inherit: seconds for which it is kept for the holder's task if the holder dies (rule 8).
+            limit: how many may hold it at a time; all who ask must say the same.
+            max_hold: seconds after which it is free, whatever the holder does; None: never.
+            wait: seconds to stand in line for it; those who stand there are served in the order they came.
+
+        Returns:
+            The grant; busy after ``wait`` seconds.
+
+        Raises:
+            StoreUnavailable: the store did not answer; the lock may have been granted, now or later,
+                until :meth:`ended` is told of the claim.
 
         Refused (busy) when the holder's lease is not open, and without naming a holder when :meth:`ended`
         was told of its claim: a request may arrive after its claim is over. Same holder: same token. The same task
@@ -128,11 +152,15 @@ class LockStore(ABC):
         Token = max(previous + 1, server time in microseconds) (rule 12). After a new server run, or
         when a lease re-asserts itself after a loss of memory, nothing new is granted for a TTL: busy,
         without a holder.
+
+        A free lock that others stand in line for goes to the first of them, also if somebody else asks
+        first (rule 9). Whatever frees a lock hands it on in the same step: a caller that waits is
+        granted it, a parked message goes to the front of its queue with the lock in trust for its task.
         """
 
     @abstractmethod
     def release(self, name: str, holder: Holder, token: int) -> bool:
-        """Free the lock if this holder has it with this token."""
+        """Free the lock if this holder has it with this token, and hand it on."""
 
     @abstractmethod
     def holds(self, name: str, holder: Holder, token: int) -> bool:
@@ -156,6 +184,39 @@ class LockStore(ABC):
         ``restarted``: claim id -> task id of what was requeued. Their locks are held in trust for the
         task, for the ``inherit`` seconds asked for when they were acquired; all others are freed.
         Nothing happens while the lease is open.
+        """
+
+    @abstractmethod
+    def waiting(self, name: str) -> int:
+        """How many stand in line for a lock."""
+
+    @abstractmethod
+    def sweep(self) -> int:
+        """Hand on locks that became free with nobody there to do it: ``max_hold`` or a trust was over (rule 9).
+
+        Returns how many; repeating is harmless. A few hundred locks at a time.
+        """
+
+
+class Parking(ABC):
+    """Where a message waits for its lock, instead of in a worker. Only where store and broker are one server."""
+
+    @abstractmethod
+    def park(self, name: str, holder: Holder, *, limit: int, inherit: float) -> Parked:
+        """Move a claimed message to the end of the lock's line, in one step, if the lock is busy still.
+
+        Args:
+            name: the lock.
+            holder: the attempt that found it busy; its claim's other locks are freed (rule 5).
+            limit: as asked for.
+            inherit: seconds for which the lock is kept for the message's task once it is its turn.
+
+        Raises:
+            StoreUnavailable: no answer; the message may have moved, and is then known to the broker
+                under this claim no more.
+
+        **Failure:** dying before leaves the message in flight, dying after leaves it in the line: in one
+        place, whoever dies (G1). It is not counted as an attempt.
         """
 
 

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.errors import StoreUnavailable
-from celery_ha.model import Ending
+from celery_ha.model import Ending, Holder, Parked
+from celery_ha.store.base import Parking
 from celery_ha.worker.life import Life
 from celery_ha.worker.stock import Stock
 
@@ -23,6 +24,7 @@ class Custody:
         broker: for questions that must be answered before the loop goes on.
         stock: where it is noted that something got lost.
         reaching: around a question: the loop waits for an answer, it is not wedged.
+        inherit: seconds for which a lock is kept for a message whose turn it is.
     """
 
     def __init__(
@@ -31,11 +33,16 @@ class Custody:
         broker: RedisBroker,
         stock: Stock,
         reaching: Callable[[], AbstractContextManager[None]],
+        inherit: float,
     ) -> None:
         self._life = life
         self._broker = broker
-        self._stock = stock
+        #: Notes what got lost.
+        self.stock = stock
         self._reaching = reaching
+        self._inherit = inherit
+        #: Where messages wait for their locks; None: broker and store are not one server.
+        self.parking: Parking | None = None
 
     def start(self, claim: str) -> bool:
         """The write without which no body runs (rule 1).
@@ -52,7 +59,7 @@ class Custody:
             ledger.defer(claim)
             ledger.end(claim, Ending.RELEASE)
             return False
-        self._stock.standing_by.discard(claim)
+        self.stock.standing_by.discard(claim)
         if ledger.started(claim):
             return ledger.run(claim)
         return self._ask(life, claim) and ledger.run(claim)
@@ -76,7 +83,7 @@ class Custody:
         except StoreUnavailable as exc:
             logger.warning("Could not ask to start claim %s: %s", claim, exc)
             ledger.forget(claim)
-            self._stock.again(0.0)
+            self.stock.again(0.0)
             return False
         if granted:
             ledger.confirmed(owed)
@@ -99,11 +106,11 @@ class Custody:
         """A started attempt did not run its body after all and waits."""
         if (life := self._life()) is not None:
             life.ledger.defer(claim)
-            self._stock.standing_by.add(claim)
+            self.stock.standing_by.add(claim)
 
     def give_back(self, claim: str) -> None:
         """To the front of its queue, not counted as an attempt."""
-        self._stock.standing_by.discard(claim)
+        self.stock.standing_by.discard(claim)
         if (life := self._life()) is not None:
             life.ledger.defer(claim)
             life.ledger.end(claim, Ending.RELEASE)
@@ -120,6 +127,27 @@ class Custody:
                 self.give_back(claim)
                 given.append(claim)
         return tuple(given)
+
+    def park(self, claim: str, task: str, lock: str, limit: int) -> None:
+        """Have a message wait in line for a lock; off the loop.
+
+        **Failure:** an answer that is lost has the message given back, which changes nothing if it was moved.
+        """
+        life = self._life()
+        if life is None or self.parking is None:
+            return
+        try:
+            parked = self.parking.park(lock, Holder(life.ledger.lease, claim, task), limit=limit, inherit=self._inherit)
+        except StoreUnavailable as exc:
+            logger.warning("Could not have claim %s wait for the lock %r: %s", claim, lock, exc)
+            parked = Parked.FREE
+        if parked is Parked.FREE:
+            self.give_back(claim)
+            return
+        self.stock.standing_by.discard(claim)
+        life.ledger.forget(claim)
+        if parked is Parked.GONE:
+            life.refused()
 
     def bury(self, claim: str, reason: str) -> None:
         """To the dead letters; from any thread."""

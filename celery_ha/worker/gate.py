@@ -20,7 +20,7 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from celery_ha.errors import PoisonTask
-from celery_ha.locks.task import Busy
+from celery_ha.locks.busy import Busy
 from celery_ha.worker.child import NotStarted
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Gate:
             self.give_back(request)
             return True
         if isinstance(exc, Busy):
-            self.stand_by(request, exc)
+            self.stand_in_line(request, exc)
             return True
         if isinstance(exc, (WorkerLostError, Terminated, SystemExit)):
             self.child_gone(request)
@@ -161,8 +161,19 @@ class Gate:
             self._node.claims.bury(claim_of(request), f"wrong arguments: {reason}")
         return False
 
+    def stand_in_line(self, request: Any, busy: Busy) -> None:
+        """The lock is busy: the message waits for it on the server, without a slot, without a retry."""
+        claims = self._node.claims
+        if not busy.limit or claims.parking is None:
+            self.stand_by(request, busy)
+            return
+        claim, task = claim_of(request), str(request.id)
+        claims.stock.standing_by.add(claim)
+        self.leave(request)
+        self._node.aside.run(lambda: claims.park(claim, task, busy.lock, busy.limit))
+
     def stand_by(self, request: Any, busy: Busy) -> None:
-        """The lock is busy: give the message back a little later, without a slot, without a retry."""
+        """There is no line to stand in: give the message back a little later."""
         node = self._node
         state.task_ready(request)
         node.claims.defer(claim_of(request))

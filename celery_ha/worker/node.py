@@ -83,7 +83,7 @@ class WorkerNode:
         self.lend: Callable[[], Callable[[], None]] = lambda: lambda: None
         self.stock = Stock()
         #: The messages in its hands.
-        self.claims = Custody(lambda: self._life, broker, self.stock, self._reaching)
+        self.claims = Custody(lambda: self._life, broker, self.stock, self._reaching, config.lock_inherit)
         #: Off the loop.
         self.aside = Aside()
         #: Called from a thread when membership changed.

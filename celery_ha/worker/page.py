@@ -33,8 +33,14 @@ class TrustPage:
             self._memory[8 : 8 + _LEASE_SIZE] = name
         _DEADLINE.pack_into(self._memory, 0, trusted_until)
 
+    def has_lost(self, lease: str) -> bool:
+        """Whether the node goes on under another lease, or under none: what was held under this one is gone."""
+        return self._lease() != lease
+
     def trusts(self, lease: str, now: float | None = None) -> bool:
         """Whether a task of this lease may start now."""
         (deadline,) = _DEADLINE.unpack_from(self._memory, 0)
-        name = self._memory[8 : 8 + _LEASE_SIZE].rstrip(b"\0").decode()
-        return name == lease and (monotonic() if now is None else now) < deadline
+        return self._lease() == lease and (monotonic() if now is None else now) < deadline
+
+    def _lease(self) -> str:
+        return self._memory[8 : 8 + _LEASE_SIZE].rstrip(b"\0").decode()

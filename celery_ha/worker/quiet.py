@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from celery_ha.locks.task import Busy
+from celery_ha.locks.busy import Busy
 from celery_ha.worker.child import NotStarted
 
 

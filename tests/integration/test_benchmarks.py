@@ -16,6 +16,7 @@ TABLES = {
     "publish": "caller CPU us",
     "wakeup": "ratio of medians",
     "takeover": "held starts",
+    "locks": "uncontended",
 }
 
 

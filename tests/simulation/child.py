@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from celery_ha.brokers.memory import MemoryBroker
 from celery_ha.errors import StoreUnavailable
-from celery_ha.model import Claim, Holder
+from celery_ha.model import Claim, Holder, Parked
+from celery_ha.parking.memory import MemoryParking
 from celery_ha.store.memory import MemoryStore
 from tests.simulation.kernel import Thread
 from tests.simulation.ledger import INHERIT, Message
@@ -28,6 +29,7 @@ class Child(Caller):
         self.store = MemoryStore(self.world.store, self.clock)
         self.locks = Wire(self, self.store.locks, self.store)
         self.broker = Wire(self, MemoryBroker(self.world.broker), None)
+        self.parking = Wire(self, MemoryParking(self.store, self.world.broker), self.store)
         self.thread: Thread = self.world.kernel.spawn(self, self._run)
 
     def holder(self) -> Holder:
@@ -49,8 +51,7 @@ class Child(Caller):
         if message.lock is not None:
             token = self._lock(message.lock)
             if token is None:
-                kernel.sleep(0.5)
-                return "busy"
+                return self._wait_in_line(message.lock)
         kernel.sleep(message.duration / 2)
         if message.lock and token and not self.locks.holds(message.lock, self.holder(), token):
             return "lost"
@@ -61,6 +62,16 @@ class Child(Caller):
             with contextlib.suppress(StoreUnavailable):
                 self.locks.release(message.lock, self.holder(), token)
         return "ok"
+
+    def _wait_in_line(self, lock: str) -> str:
+        """What the main process does for it, where store and broker are one; else the message goes back."""
+        kernel = self.world.kernel
+        if self.world.parks:
+            with contextlib.suppress(StoreUnavailable):
+                parked = self.parking.park(lock, self.holder(), limit=1, inherit=INHERIT)
+                return "busy" if parked is Parked.FREE else "gone"
+        kernel.sleep(0.5)
+        return "busy"
 
     def _lock(self, name: str) -> int | None:
         try:

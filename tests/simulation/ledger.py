@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from celery_ha.brokers.memory import MemoryBrokerServer
-from celery_ha.model import Claim, Ending, Grant, Holder, Settlement
+from celery_ha.model import Claim, Ending, Grant, Holder, Parked, Settlement
 from celery_ha.store.memory import MemoryServer
 
 if TYPE_CHECKING:
@@ -89,10 +89,12 @@ class Ledger:
 
     # G1: a message is in exactly one place until its ack, and the ack comes from a body that ended.
 
-    def check_places(self, broker: MemoryBrokerServer) -> None:
+    def check_places(self, broker: MemoryBrokerServer, store: MemoryServer) -> None:
         seen: set[int] = set()
         places = [payload for queue in broker.queues.values() for payload in queue]
         places += [claim.payload for flight in broker.flights.values() for claim in flight.values()]
+        lines = store.memory.lines.values()
+        places += [waiter.payload for line in lines for waiter in line.waiters if waiter.wake is not None]
         for payload in places:
             number = self.message(payload).number
             if number in seen or number in self.acked:
@@ -172,10 +174,15 @@ class Ledger:
 
     def check_locks(self, store: MemoryServer, broker: MemoryBrokerServer) -> None:
         """Once everything is done: a lock whose claim ended is free, or in trust until that runs out."""
-        for name, lock in store.memory.locks.items():
+        for (name, _), lock in store.memory.locks.items():
             holder = lock.holder
             if lock.until is None and store.is_open(holder.lease) and holder.claim not in broker.flights[holder.lease]:
                 raise Violation(f"G3: {name} is held for good by the ended {holder}")
+
+    def parked(self, claim: str) -> None:
+        """The message of a claim waits in line."""
+        self.let_go.add(claim)
+        self.freed({claim})
 
     def freed(self, claims: set[str]) -> None:
         for name in [name for name, (holder, _) in self.owners.items() if holder.claim in claims]:
@@ -258,6 +265,12 @@ class TrackedStore(MemoryServer):
         super().fence_member(lease, term, reason)
         self.ledger.fenced(lease, reason)
 
+    def wipe(self) -> None:
+        """Lose the store's memory; what waits in line is the broker's, which loses none here."""
+        lines = self.memory.lines
+        super().wipe()
+        self.memory.lines = lines
+
 
 def effect(ledger: Ledger, name: str, args: tuple[Any, ...], result: Any, world: Any) -> None:
     """Report the effect of one port call."""
@@ -272,6 +285,8 @@ def effect(ledger: Ledger, name: str, args: tuple[Any, ...], result: Any, world:
     elif name == "refuse" and result:
         if args[2] not in ledger.fences:
             ledger.fenced(args[2], "stranger")
+    elif name == "park" and result is Parked.PARKED:
+        ledger.parked(args[1].claim)
     elif name == "ended":
         ledger.freed(set(args[0]))
     elif name in ("elect", "depose") and result is not None:

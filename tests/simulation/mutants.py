@@ -20,6 +20,7 @@ from celery_ha.failover import recovery
 from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import _IDLE, Observer
 from celery_ha.model import Claim, Look
+from celery_ha.parking import memory as _parking
 from celery_ha.store.memory import MemoryServer
 from celery_ha.store.memory import locks as _locks
 from celery_ha.store.memory.court import MemoryCourt
@@ -153,8 +154,9 @@ def _newest_to_the_front(self: MemoryBroker, claims: Any) -> int:
     return sum(self.server.put_back(claim, payload) for claim, payload in oldest_first)
 
 
-def _same_task_takes(server: Any, lock: Any, asking: Any) -> bool:
-    return bool(lock.holder.task == asking.task) or _may_take(server, lock, asking)
+def _same_task_takes(server: Any, slot: Any, task: str) -> bool:
+    lock = server.memory.locks.get(slot)
+    return bool(lock and lock.holder.task == task) or _is_due_to(server, slot, task)
 
 
 def _only_the_last_id(self: MemoryBroker, publish_id: str) -> bool:
@@ -175,7 +177,7 @@ def _refuse_nothing(self: MemoryCourt, term: int, by: str, lease: str) -> bool:
         return not server.is_open(lease)
 
 
-_may_take = _locks._may_take
+_is_due_to = _locks.is_due_to
 _watch_leader = Observer._watch_leader
 _step = Observer.step
 
@@ -210,7 +212,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "rule_4_same_task_takes": Mutant(
         "a doubled task takes the lock from its healthy twin", ("G3",), 1000,
-        patches=((_locks, "_may_take", _same_task_takes),),
+        patches=((_locks, "is_due_to", _same_task_takes),),
     ),
     "rule_5_end_frees_nothing": Mutant(
         "the end of a claim does not free its locks", ("liveness",), 300, {"process": FreesNothing}
@@ -236,6 +238,14 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "rule_8_no_trust": Mutant(
         "the lock of an interrupted task is freed", ("G3",), 500, patches=((recovery, "_restarted", _nothing({})),)
+    ),
+    "rule_9_baton_dropped": Mutant(
+        "a lock that becomes free is not handed on, and nobody sweeps", ("liveness",), 300,
+        patches=((_locks, "_hand_on", _nothing(False)), (_locks.MemoryLocks, "sweep", _nothing(0))),
+    ),
+    "rule_9_busy_not_asked_again": Mutant(
+        "parking does not ask again whether the lock is busy, and nobody sweeps", ("liveness",), 1000,
+        patches=((_parking, "is_free", _nothing(False)), (_locks.MemoryLocks, "sweep", _nothing(0))),
     ),
     "rule_10_no_deputies": Mutant(
         "nobody deposes a dead leader", ("liveness",), 100, patches=((Observer, "_watch_leader", _nothing(_IDLE)),)

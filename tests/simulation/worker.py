@@ -278,6 +278,8 @@ class Process(Caller):
         if self.children.get(child.claim.id) is not child:
             return
         del self.children[child.claim.id]
+        if outcome == "gone":
+            return
         payload = None
         if outcome in ("lost", "killed"):
             payload = redelivered(child.claim.payload, started=True)

@@ -100,6 +100,8 @@ class World:
         self._last: Message | None = None
         self._incarnations = 0
         self.workers = [self.new_worker(f"w{n + 1}") for n in range(self.rng.choice([2, 3, 3, 4]))]
+        #: Whether store and broker are one server, so that messages wait in line for their locks.
+        self.parks = self.rng.random() < 0.7
         self.producers = [producer(self, f"p{n + 1}", self.rng.randint(4, 9)) for n in range(2)]
 
     # Making things.
@@ -134,7 +136,7 @@ class World:
         if not self.drained():
             left = sorted(self.ledger.published - self.ledger.acked)
             raise Violation(f"liveness: messages {left} were not done {CALM:.0f} s after the last fault")
-        self.ledger.check_places(self.broker)
+        self.ledger.check_places(self.broker, self.store)
         self.kernel.run(self.kernel.now + 3.0)
         self.ledger.check_locks(self.store, self.broker)
 
@@ -147,7 +149,7 @@ class World:
 
     def _check(self) -> None:
         while True:
-            self.ledger.check_places(self.broker)
+            self.ledger.check_places(self.broker, self.store)
             self.kernel.sleep(0.5)
 
     def _heal(self) -> None:

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import redis
 from celery import Celery
 
-from celery_ha import HA, current_lock, locked_task
+from celery_ha import HA, LockLost, current_lock, locked_task
 
 BROKER = os.environ.get("PROBE_BROKER", "redis://localhost:6379/0")
 LEDGER = os.environ.get("PROBE_LEDGER", "")
@@ -77,6 +78,66 @@ def charge(self, key: object, account: object, seconds: float = 0.05) -> object:
     """Sharded queue, locked."""
     lock = current_lock()
     return _run(self, key, seconds, account, lock.token if lock else "-")
+
+
+@app.task(bind=True)
+@locked_task("account:{account}", on_busy="wait")
+def patient(self, key: object, account: object, seconds: float = 0.05) -> object:
+    """Waits for its lock in its slot."""
+    return _run(self, key, seconds, account, current_lock().token)
+
+
+@app.task(bind=True)
+@locked_task("contended:{name}")
+def contend(self, key: object, name: object, seconds: float = 0.05) -> object:
+    """Plain queue, locked."""
+    return _run(self, key, seconds)
+
+
+@app.task(bind=True)
+def polled(self, key: object, name: object, seconds: float = 0.05) -> object:
+    """The same with the lock of redis-py."""
+    with redis.Redis.from_url(BROKER).lock(f"polled:{name}", timeout=60):
+        return _run(self, key, seconds)
+
+
+@app.task(bind=True)
+@locked_task("account:{payer}", "account:{payee}")
+def transfer(self, key: object, payer: object, payee: object, seconds: float = 0.05) -> object:
+    """Two locks, all or none."""
+    tokens = [current_lock(f"account:{name}").token for name in (payer, payee)]
+    return _run(self, key, seconds, *tokens)
+
+
+@app.task(bind=True)
+@locked_task("limited:{name}", limit=2)
+def pair(self, key: object, name: object, seconds: float = 0.05) -> object:
+    """Two at a time."""
+    return _run(self, key, seconds)
+
+
+@app.task(bind=True)
+@locked_task("brief:{name}", max_hold=0.5)
+def brief(self, key: object, name: object, seconds: float = 0.05) -> object:
+    """Loses its lock after half a second."""
+    try:
+        deadline = time.monotonic() + seconds
+        note("start", key, self.request.id)
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+    except LockLost:
+        note("told", key, self.request.id)
+        raise
+    note("end", key, self.request.id)
+    return key
+
+
+@app.task(bind=True)
+@locked_task("brief:{name}", max_hold=0.5, on_lost="kill")
+def doomed(self, key: object, name: object, seconds: float = 0.05) -> object:
+    """Is killed when it has held its lock for half a second, the first time."""
+    first = not self.request.delivery_info["redelivered"] and not self.request.get("ha_deliveries")
+    return _run(self, key, seconds if first else 0)
 
 
 @app.task(bind=True, acks_late=False)

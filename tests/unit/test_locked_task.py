@@ -47,7 +47,7 @@ class World:
 
     @property
     def locked(self):
-        return set(self.server.memory.locks)
+        return {name for name, _ in self.server.memory.locks}
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def test_requeue_is_refused_for_a_message_that_is_gone_already(world):
 
 def test_an_unknown_mode_is_refused_where_it_is_written():
     with pytest.raises(ConfigError, match="requeue, skip, raise"):
-        locked_task("x", on_busy="wait")
+        locked_task("x", on_busy="sometimes")
 
 
 def test_a_key_of_another_kind_is_refused_where_it_is_written():
@@ -304,7 +304,7 @@ def test_a_holder_that_lost_its_lock_is_told(world, caplog):
     @locked_task("x")
     def task():
         current_lock().check()
-        del world.server.memory.locks["x"]
+        del world.server.memory.locks["x", 0]
         with pytest.raises(LockLost, match="stop"):
             current_lock().check()
         return "done"

@@ -1,36 +1,56 @@
 -- Grant a lock if it is free, the asker's already, or held in trust for its task (rules 4, 8, 12). A claim
--- whose end was told gets nothing any more.
+-- whose end was told gets nothing any more. A free lock that others stand in line for is theirs (rule 9).
 -- KEYS[1]  prefix
 -- ARGV[1]  name
 -- ARGV[2]  lease, ARGV[3] claim, ARGV[4] task of the asker
 -- ARGV[5]  microseconds for which the lock stays in trust if the asker dies
 -- ARGV[6]  run id of the server, '' if unknown
--- Returns  {token, again, lease, claim, task}; token '' is busy, then the last three name the holder ('' unknown)
+-- ARGV[7]  how many may hold it   ARGV[8] microseconds after which it is free again, 0: never
+-- ARGV[9]  list for the answer if the asker wants to stand in line, else ''
+-- Returns  {token, again, lease, claim, task, in line}; token '' is busy, then lease, claim and task name a
+--          holder ('' unknown) and the last says whether the asker stands in line
 
 -- include: common
+-- include: line
 
-local name, lease, claim, task, inherit, run = unpack(ARGV)
-local busy = {'', 0, '', '', ''}
+local name, lease, claim, task, inherit, run, limit, most, answer = unpack(ARGV)
+local busy = {'', 0, '', '', '', 0}
+limit = tonumber(limit)
 note_run(run)
 if not is_open(lease) or redis.call('EXISTS', key('ended:' .. claim)) == 1 then return busy end
 
-local lock = lock_of(name)
-if lock then
-  if is_held_by(lock, lease, claim, task) then return {lock.token, 1, '', '', ''} end
-  -- A lock whose lease is open has its claim in flight, or the end of the claim would have freed it. Another
-  -- task waits for settlement or the end of the trust; a lease neither open nor fenced is never settled.
-  local owned = lock.lease ~= '' and is_open(lock.lease)
-  local same_task = task ~= '' and lock.task == task
-  local stranded = lock.lease ~= '' and not is_fenced(lock.lease)
-  if owned or not (same_task or stranded) then
-    return {'', 0, lock.lease, lock.claim, lock.task}
+-- Of several slots the best: our own, one that is due to us, a free one.
+local function choose()
+  local due, free, other
+  for slot = 0, limit - 1 do
+    local id = slot_id(name, slot)
+    local lock = lock_of(id)
+    if not lock or is_stranded(lock) then
+      free = free or {id = id, lock = lock}
+    elseif is_held_by(lock, lease, claim, task) then
+      return lock
+    elseif is_due_to(lock, task) then
+      due = due or {id = id, lock = lock}
+    else
+      other = other or lock
+    end
   end
+  return nil, due, free, other
+end
+
+local own, due, free, other = choose()
+if own then return {own.token, 1, '', '', '', 0} end
+if not due and free and redis.call('EXISTS', key('line:' .. name)) == 1 then
+  serve_line(name, limit)
+  own, due, free, other = choose()
+end
+local chosen = due or free
+if not chosen then
+  if answer ~= '' then
+    join_line(name, limit, {'call', lease, claim, task, inherit, most, answer})
+  end
+  return {'', 0, other.lease, other.claim, other.task, answer ~= '' and 1 or 0}
 end
 if is_quiet() then return busy end
-
-if lock then free_lock(name, lock) end
-local token = integer(math.max(tonumber(redis.call('GET', key('token')) or '0') + 1, micros()))
-redis.call('SET', key('token'), token)
-redis.call('HSET', key('lock:' .. name), 'lease', lease, 'claim', claim, 'task', task, 'token', token, 'inherit', inherit)
-index_lock(name, {lease = lease, claim = claim})
-return {token, 0, '', '', ''}
+if chosen.lock then drop_lock(chosen.id, chosen.lock) end
+return {grant(chosen.id, lease, claim, task, inherit, most), 0, '', '', '', 0}

@@ -7,26 +7,15 @@
 -- Returns      how many locks were freed
 
 -- include: common
+-- include: line
 
 local claims, freed = tonumber(ARGV[1]), 0
-for i = 2, claims + 1 do
-  local claim = ARGV[i]
-  redis.call('SET', key('ended:' .. claim), '1', 'EX', ENDED_TTL)
-  if is_open(claim:match('^(.*)%.[^.]*$') or claim) then
-    for _, name in ipairs(redis.call('SMEMBERS', key('held:' .. claim))) do
-      local lock = lock_of(name)
-      if lock and lock.claim == claim then
-        free_lock(name, lock)
-        freed = freed + 1
-      end
-    end
-  end
-end
+for i = 2, claims + 1 do freed = freed + end_claim(ARGV[i]) end
 for i = claims + 2, #ARGV do
-  for _, name in ipairs(redis.call('SMEMBERS', key('trust:' .. ARGV[i]))) do
-    local lock = lock_of(name)
+  for _, id in ipairs(redis.call('SMEMBERS', key('trust:' .. ARGV[i]))) do
+    local lock = lock_of(id)
     if lock and lock.lease == '' and lock.task == ARGV[i] then
-      free_lock(name, lock)
+      free_lock(id, lock)
       freed = freed + 1
     end
   end

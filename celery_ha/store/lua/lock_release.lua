@@ -1,4 +1,4 @@
--- Free a lock if this holder has it with this token and its lease is open.
+-- Free a lock if this holder has it with this token and its lease is open, and hand it on.
 -- KEYS[1]  prefix
 -- ARGV[1]  name
 -- ARGV[2]  lease, ARGV[3] claim, ARGV[4] task of the holder
@@ -7,11 +7,24 @@
 -- Returns  1 or 0
 
 -- include: common
+-- include: line
 
 local name, lease, claim, task, token, free = unpack(ARGV)
-local lock = lock_of(name)
-if not lock or not is_held_by(lock, lease, claim, task) or lock.token ~= token or not is_open(lease) then
-  return 0
+if not is_open(lease) then return 0 end
+
+local function held(id)
+  local lock = lock_of(id)
+  if lock and is_held_by(lock, lease, claim, task) and lock.token == token then
+    if free == '1' then free_lock(id, lock) end
+    return true
+  end
 end
-if free == '1' then free_lock(name, lock) end
-return 1
+
+if held(slot_id(name, 0)) then return 1 end
+for _, id in ipairs(redis.call('SMEMBERS', key('held:' .. claim))) do
+  if name_of(id) == name then
+    if held(id) then return 1 end
+    if free == '1' and not lock_of(id) then drop_lock(id, {lease = lease, claim = claim}) end
+  end
+end
+return 0

@@ -5,28 +5,18 @@
 -- Returns    how many locks the lease had; 0 while it is open
 
 -- include: common
+-- include: line
 
 local lease, settled, task_of = ARGV[1], 0, {}
 if is_open(lease) then return 0 end
 for i = 2, #ARGV, 2 do task_of[ARGV[i]] = ARGV[i + 1] end
 
-local function entrust(name, lock, task)
-  local ms = math.ceil(lock.inherit / 1000)
-  local trust = key('trust:' .. task)
-  redis.call('HSET', key('lock:' .. name), 'lease', '', 'claim', '', 'task', task)
-  redis.call('PEXPIRE', key('lock:' .. name), ms)
-  -- The index lives as long as the longest trust in it.
-  local left = redis.call('PTTL', trust)
-  redis.call('SADD', trust, name)
-  redis.call('PEXPIRE', trust, math.max(left, ms))
-end
-
 for _, claim in ipairs(redis.call('SMEMBERS', key('claims:' .. lease))) do
-  for _, name in ipairs(redis.call('SMEMBERS', key('held:' .. claim))) do
-    local lock, task = lock_of(name), task_of[claim]
+  for _, id in ipairs(redis.call('SMEMBERS', key('held:' .. claim))) do
+    local lock, task = lock_of(id), task_of[claim]
     if lock and lock.lease == lease and lock.claim == claim then
       settled = settled + 1
-      if task and lock.inherit > 0 then entrust(name, lock, task) else redis.call('DEL', key('lock:' .. name)) end
+      if task and lock.inherit > 0 then entrust(id, task, lock.token, lock.inherit) else free_lock(id, lock) end
     end
   end
   redis.call('DEL', key('held:' .. claim))

@@ -26,8 +26,33 @@ class HeldLock:
     token: int
     #: Seconds of trust its holder asked for.
     inherit: float
-    #: None: held. Otherwise ownerless until then, by the store's clock.
+    #: It is gone then, by the store's clock: a trust (its holder has no lease) or ``max_hold`` is over. None: never.
     until: float | None = None
+
+
+@dataclass
+class Waiter:
+    """Somebody who stands in line for a lock: a caller, or a parked message."""
+
+    holder: Holder
+    inherit: float
+    max_hold: float | None = None
+    #: Puts the message at the front of its queue; None: a caller, who looks at :attr:`token`.
+    wake: Callable[[], None] | None = None
+    payload: bytes = b""
+    token: int | None = None
+
+
+@dataclass
+class Line:
+    """Who stands in line for a lock, first come, first served."""
+
+    limit: int
+    waiters: deque[Waiter] = field(default_factory=deque)
+
+
+#: One of the places of a lock: its name and the place's number.
+Slot = tuple[str, int]
 
 
 @dataclass
@@ -47,7 +72,8 @@ class Memory:
     #: Leases whose bell was rung and not heard yet.
     bells: set[str] = field(default_factory=set)
     history: deque[tuple[FencedLease, Recovered]] = field(default_factory=lambda: deque(maxlen=HISTORY_LIMIT))
-    locks: dict[str, HeldLock] = field(default_factory=dict)
+    locks: dict[Slot, HeldLock] = field(default_factory=dict)
+    lines: dict[str, Line] = field(default_factory=dict)
     #: Claims whose end was told, each with the time until which it is remembered; oldest first.
     ended: dict[str, float] = field(default_factory=dict)
     #: Until when no lock is granted (rule 12), and for how long such a time lasts.

@@ -96,15 +96,20 @@ class Link:
                 raise self._refusal(reply)
         return replies
 
-    def run_script(self, name: str, *arguments: object) -> Any:
+    def run_script(self, name: str, *arguments: object, keys: tuple[str, ...] = ()) -> Any:
         """Run ``lua/<name>.lua``, loading it if the server does not know it yet.
+
+        Args:
+            name: the script.
+            arguments: what it takes.
+            keys: keys it takes besides our prefix.
 
         Raises:
             StoreUnavailable: no reply in time; the script may have run.
             StoreError: the script failed.
         """
         lua = _script(name)
-        command = lua.command([self._prefix], list(arguments))
+        command = lua.command([self._prefix, *keys], list(arguments))
         with self._held():
             try:
                 return self.call(command)[0]

@@ -20,6 +20,8 @@ from celery_ha.store.redis.url import dial_client, dial_url
 PERMANENT = ("leases", "nodes", "conns", "fenced", "leader", "term", "token", "epoch", "version", "run")
 #: Beginnings of the keys that go when their lease ends.
 OWNED_BY_A_LEASE = ("lock:", "held:", "claims:")
+#: Messages that wait for a lock, and the locks that are waited for: as permanent as a queue.
+WAITING = ("line:", "lines")
 
 DEFAULT_PREFIX = "_ha:"
 DEFAULT_TIMEOUT = 2.0
@@ -61,16 +63,17 @@ class RedisStore(Store):
         confirm = Replicas(int(dial.sentinel) if replicas is None else replicas, timeout)
         self._a = Link(dial, prefix)
         self._b = Link(dial, prefix)
-        self._pool = LinkPool(lambda: Link(dial, prefix))
+        #: Connections for whatever thread or child asks.
+        self.pool = LinkPool(lambda: Link(dial, prefix))
         self.leases = RedisLeases(self._a, self._b, prefix, timeout)
         self.court = RedisCourt(self._a, self._b, confirm)
-        self.locks = RedisLocks(self._pool, confirm)
+        self.locks = RedisLocks(self.pool, confirm, prefix, timeout)
 
     def close(self) -> None:
         """Drop the connections of this process."""
         self._a.close()
         self._b.close()
-        self._pool.close()
+        self.pool.close()
 
     def close_inherited(self) -> None:
         """In a forked child: close the copies of the parent's sockets without sending anything.
@@ -80,4 +83,4 @@ class RedisStore(Store):
         """
         self._a.close_inherited()
         self._b.close_inherited()
-        self._pool.close_inherited()
+        self.pool.close_inherited()

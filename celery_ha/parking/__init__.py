@@ -1,0 +1,1 @@
+"""Where messages wait for their locks: what touches broker and store in one step."""

@@ -1,0 +1,48 @@
+"""Parked messages, where broker and store are in one memory."""
+
+from __future__ import annotations
+
+from celery_ha.brokers.memory import MemoryBrokerServer
+from celery_ha.model import Holder, Parked
+from celery_ha.store.base import Parking
+from celery_ha.store.memory.locks import end_claims, is_due_to, is_free, serve_line, stand_in_line
+from celery_ha.store.memory.server import Waiter
+from celery_ha.store.memory.store import MemoryStore
+
+
+class MemoryParking(Parking):
+    """See :class:`~celery_ha.store.base.Parking`.
+
+    Args:
+        client: the store.
+        broker: the broker.
+    """
+
+    def __init__(self, client: MemoryStore, broker: MemoryBrokerServer) -> None:
+        self._client = client
+        self._broker = broker
+
+    def park(self, name: str, holder: Holder, *, limit: int, inherit: float) -> Parked:
+        broker = self._broker
+        with self._client.call() as server, broker.mutex:
+            if holder.lease not in broker.open or holder.claim not in broker.flights[holder.lease]:
+                return Parked.GONE
+            slots = [(name, number) for number in range(limit)]
+            locks = server.memory.locks
+            if any(is_due_to(server, slot, holder.task) for slot in slots):
+                return Parked.FREE
+            free = [slot for slot in slots if is_free(server, slot)]
+            own = any(slot in locks and locks[slot].holder.claim == holder.claim for slot in slots)
+            if own or (free and name not in server.memory.lines):
+                return Parked.FREE
+            claim = broker.flights[holder.lease].pop(holder.claim)
+            waiter = Waiter(
+                holder,
+                inherit,
+                wake=lambda: broker.queue(claim.source).appendleft(claim.payload),
+                payload=claim.payload,
+            )
+            stand_in_line(server, name, limit, waiter)
+            end_claims(server, (holder.claim,))
+            serve_line(server, name, limit)
+            return Parked.PARKED

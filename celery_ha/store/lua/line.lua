@@ -1,0 +1,101 @@
+-- Included by the scripts that free or ask for locks; after common. The line of a lock, first come, first served.
+-- An entry is a sequence of netstrings (https://cr.yp.to/proto/netstrings.txt, without the comma):
+--   "call", lease, claim, task, inherit, most, answer   a caller that waits: the token goes to list `answer`
+--   "task", list, bell, task, inherit, payload          a parked message: it goes back to the front of `list`
+-- The form is frozen, as that of in-flight records is: another version must be able to hand on what waits.
+
+-- Seconds for which a caller may be late in fetching its answer.
+local ANSWER_TTL = 60
+
+local function pack_entry(fields)
+  local packed = {}
+  for i, field in ipairs(fields) do packed[i] = #field .. ':' .. field end
+  return table.concat(packed)
+end
+
+local function unpack_entry(entry)
+  local fields, at = {}, 1
+  while at <= #entry do
+    local colon = string.find(entry, ':', at, true)
+    local length = tonumber(string.sub(entry, at, colon - 1))
+    fields[#fields + 1] = string.sub(entry, colon + 1, colon + length)
+    at = colon + length + 1
+  end
+  return fields
+end
+
+local function join_line(name, limit, fields)
+  redis.call('RPUSH', key('line:' .. name), pack_entry(fields))
+  redis.call('HSET', key('lines'), name, limit)
+end
+
+local function leave_line(name)
+  if redis.call('EXISTS', key('line:' .. name)) == 0 then redis.call('HDEL', key('lines'), name) end
+end
+
+-- Hand a free slot to the first in line that can take it (rule 9). Returns whether anybody did.
+-- In quiet time nothing is granted (rule 12): callers stay in line, and the sweep comes back for them. A
+-- message may go: its task is refused, and asks again.
+local function hand_on(id)
+  local name = name_of(id)
+  local line = key('line:' .. name)
+  local entry = redis.call('LINDEX', line, 0)
+  while entry do
+    local kind, a, b, c, d, e, f = unpack(unpack_entry(entry))
+    if kind == 'call' and is_quiet() then return false end
+    redis.call('LPOP', line)
+    leave_line(name)
+    if kind == 'task' then
+      entrust(id, c, redis.call('GET', key('token')) or '0', tonumber(d))
+      redis.call('RPUSH', a, e)
+      if redis.call('ZADD', b, 0, '1') == 1 then redis.call('EXPIRE', b, 3600) end
+      return true
+    end
+    if is_open(a) and redis.call('EXISTS', key('ended:' .. b)) == 0 then
+      local token = grant(id, a, b, c, d, e)
+      redis.call('RPUSH', f, token)
+      redis.call('EXPIRE', f, ANSWER_TTL)
+      return true
+    end
+    entry = redis.call('LINDEX', line, 0)
+  end
+  return false
+end
+
+local function free_lock(id, lock)
+  drop_lock(id, lock)
+  hand_on(id)
+end
+
+-- Hand on every slot of a lock that is free. Returns how many.
+local function serve_line(name, limit)
+  local served = 0
+  for slot = 0, limit - 1 do
+    local id = slot_id(name, slot)
+    local lock = lock_of(id)
+    if lock and is_stranded(lock) then
+      drop_lock(id, lock)
+      lock = nil
+    end
+    if not lock and hand_on(id) then served = served + 1 end
+  end
+  return served
+end
+
+-- Remember that a claim is over, and free its locks if its lease is open; returns how many.
+local function end_claim(claim)
+  local freed = 0
+  redis.call('SET', key('ended:' .. claim), '1', 'EX', ENDED_TTL)
+  if not is_open(claim:match('^(.*)%.[^.]*$') or claim) then return 0 end
+  for _, id in ipairs(redis.call('SMEMBERS', key('held:' .. claim))) do
+    local lock = lock_of(id)
+    if lock and lock.claim == claim then
+      free_lock(id, lock)
+      freed = freed + 1
+    end
+  end
+  -- What is left is a lock that was given up before, by max_hold.
+  redis.call('DEL', key('held:' .. claim))
+  redis.call('SREM', key('claims:' .. claim:match('^(.*)%.[^.]*$')), claim)
+  return freed
+end

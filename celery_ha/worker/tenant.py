@@ -1,0 +1,126 @@
+"""A process that is no worker but takes locks: a web process, a script. It has a lease like a worker's."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import logging
+import os
+import socket
+import threading
+from time import monotonic
+from uuid import uuid4
+
+from celery_ha.config import Config
+from celery_ha.errors import Fenced, StoreUnavailable
+from celery_ha.failover.keeper import Keeper
+from celery_ha.locks.attempt import Attempt
+from celery_ha.model import Holder, Node
+from celery_ha.store.base import Store
+from celery_ha.worker.claimless import Claimless
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two tries to reach the store.
+AGAIN = 0.5
+
+
+class Tenant:
+    """The lease of a process that holds locks and no messages; opened by the first lock, kept by a thread.
+
+    The workers judge it as they judge each other: when the process dies its locks are free in seconds. It
+    judges nobody itself, so without a single worker nobody frees a dead process's locks. A forked child
+    needs a tenant of its own.
+
+    Args:
+        store: leases and locks.
+        config: settings.
+    """
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self._store = store
+        self._config = config
+        self._mutex = threading.Lock()
+        self._keeper: Keeper | None = None
+        self._numbers = itertools.count(1)
+        self._over = threading.Event()
+
+    def attempt(self) -> Attempt:
+        """On whose behalf a lock is taken here; every call is another holder.
+
+        Raises:
+            StoreUnavailable: there is no lease yet and the store was not reached.
+        """
+        lease = self._open()
+        holder = Holder(lease, f"{lease}.{next(self._numbers)}", "")
+        return Attempt(
+            holder, self._store.locks, inherit=0.0, acks_late=False, lost=lambda: self._has_lost(lease)
+        )
+
+    def forget(self, holder: Holder) -> None:
+        """Make sure that a holder who got no answer holds nothing: asked again until the store answers.
+
+        **Failure:** dying before leaves its locks to the settlement of the lease.
+        """
+
+        def free() -> None:
+            while not self._over.is_set():
+                try:
+                    self._store.locks.ended((holder.claim,))
+                except StoreUnavailable:
+                    self._over.wait(AGAIN)
+                else:
+                    return
+
+        threading.Thread(target=free, name="ha-forget", daemon=True).start()
+
+    def close(self) -> None:
+        """Say goodbye; what is still held is freed by the workers."""
+        self._over.set()
+        with self._mutex:
+            if self._keeper is not None and not self._keeper.over:
+                self._keeper.goodbye()
+
+    def _open(self) -> str:
+        with self._mutex:
+            if self._keeper is None or self._keeper.over:
+                self._keeper = self._begin()
+            return self._keeper.lease
+
+    def _begin(self) -> Keeper:
+        config = self._config
+        name = f"{os.getpid()}@{socket.gethostname()}"
+        keeper = Keeper(
+            Node(uuid4().hex, name, 0, (), ttl=config.lease_ttl),
+            self._store.leases,
+            Claimless(),
+            clock=monotonic,
+            margin=config.trust_margin,
+            wedged_after=config.wedged_after,
+            renew_every=config.renew_every,
+        )
+        keeper.open()
+        if self._keeper is None:
+            atexit.register(self.close)
+        threading.Thread(target=self._keep, args=(keeper,), name="ha-tenant", daemon=True).start()
+        logger.info("Opened lease %s as %s, for locks only", keeper.lease, name)
+        return keeper
+
+    def _keep(self, keeper: Keeper) -> None:
+        while not self._over.is_set():
+            again_in = AGAIN
+            try:
+                again_in = keeper.step().again_in
+            except Fenced:
+                if not self._over.is_set():
+                    logger.error(  # noqa: TRY400 - the cause is in the sentence
+                        "Lease %s was fenced: the locks of this process are free", keeper.lease
+                    )
+                return
+            except Exception:
+                logger.exception("Renewing lease %s failed; trying again in %s s", keeper.lease, AGAIN)
+            self._over.wait(again_in)
+
+    def _has_lost(self, lease: str) -> bool:
+        keeper = self._keeper
+        return keeper is None or keeper.lease != lease or keeper.over
