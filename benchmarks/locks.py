@@ -82,7 +82,9 @@ def contention(rounds: int, count: int) -> tuple[list[Figure], list[tuple[str, .
         alone.append(free_for(count, 0))
         beside.append(free_for(count, count))
     figure = Figure("free tasks beside as many contenders", paired(beside, alone), 1.1)
-    return [figure], [(f"{count} free tasks", f"{median(alone):.2f} s alone", f"{median(beside):.2f} s beside", *_mark(figure))]
+    return [figure], [
+        (f"{count} free tasks", f"{median(alone):.2f} s alone", f"{median(beside):.2f} s beside", *_mark(figure))
+    ]
 
 
 def gaps_of_tasks(task: str, count: int) -> list[float]:
@@ -134,7 +136,14 @@ def hand_over(server: RedisServer, count: int) -> tuple[list[Figure], list[tuple
     for what, (ours, its) in pairs.items():
         figure = Figure(f"hand-over, {what}: redis-py's time over ours", median(its) / median(ours), 10, at_least=True)
         figures.append(figure)
-        rows.append((f"hand-over, {what}", f"{median(its) * 1e3:.2f} ms redis-py", f"{median(ours) * 1e3:.2f} ms", *_mark(figure)))
+        rows.append(
+            (
+                f"hand-over, {what}",
+                f"{median(its) * 1e3:.2f} ms redis-py",
+                f"{median(ours) * 1e3:.2f} ms",
+                *_mark(figure),
+            )
+        )
     return figures, rows
 
 

@@ -192,10 +192,10 @@ class Grant:
 class Parked(Enum):
     """What became of a message that should wait in line for a lock."""
 
-    #: It waits there.
+    #: It waits there, or has had its turn already.
     PARKED = "parked"
-    #: The lock is free, or its own: it may try again at once.
-    FREE = "free"
+    #: The lock is its own, or kept for it: it may try again at once.
+    DUE = "due"
     #: It is not in flight under an open lease any more.
     GONE = "gone"
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from celery_ha.locks.lock import Lock
 from celery_ha.locks.busy import Busy
 from celery_ha.locks.inside import current_lock
+from celery_ha.locks.lock import Lock
 from celery_ha.locks.task import locked_task
 
 __all__ = ["Busy", "Lock", "current_lock", "locked_task"]

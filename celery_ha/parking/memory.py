@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery_ha.brokers.memory import MemoryBrokerServer
 from celery_ha.model import Holder, Parked
 from celery_ha.store.base import Parking
-from celery_ha.store.memory.locks import end_claims, is_due_to, is_free, serve_line, stand_in_line
+from celery_ha.store.memory.locks import end_claims, is_due_to, serve_line, stand_in_line
 from celery_ha.store.memory.server import Waiter
 from celery_ha.store.memory.store import MemoryStore
 
@@ -29,12 +29,9 @@ class MemoryParking(Parking):
                 return Parked.GONE
             slots = [(name, number) for number in range(limit)]
             locks = server.memory.locks
-            if any(is_due_to(server, slot, holder.task) for slot in slots):
-                return Parked.FREE
-            free = [slot for slot in slots if is_free(server, slot)]
             own = any(slot in locks and locks[slot].holder.claim == holder.claim for slot in slots)
-            if own or (free and name not in server.memory.lines):
-                return Parked.FREE
+            if own or any(is_due_to(server, slot, holder.task) for slot in slots):
+                return Parked.DUE
             claim = broker.flights[holder.lease].pop(holder.claim)
             waiter = Waiter(
                 holder,

@@ -203,7 +203,7 @@ class Parking(ABC):
 
     @abstractmethod
     def park(self, name: str, holder: Holder, *, limit: int, inherit: float) -> Parked:
-        """Move a claimed message to the end of the lock's line, in one step, if the lock is busy still.
+        """Move a claimed message to the end of the lock's line, in one step; its turn may come in the same step.
 
         Args:
             name: the lock.

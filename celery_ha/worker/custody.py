@@ -140,8 +140,8 @@ class Custody:
             parked = self.parking.park(lock, Holder(life.ledger.lease, claim, task), limit=limit, inherit=self._inherit)
         except StoreUnavailable as exc:
             logger.warning("Could not have claim %s wait for the lock %r: %s", claim, lock, exc)
-            parked = Parked.FREE
-        if parked is Parked.FREE:
+            parked = Parked.DUE
+        if parked is Parked.DUE:
             self.give_back(claim)
             return
         self.stock.standing_by.discard(claim)

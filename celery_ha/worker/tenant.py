@@ -53,9 +53,7 @@ class Tenant:
         """
         lease = self._open()
         holder = Holder(lease, f"{lease}.{next(self._numbers)}", "")
-        return Attempt(
-            holder, self._store.locks, inherit=0.0, acks_late=False, lost=lambda: self._has_lost(lease)
-        )
+        return Attempt(holder, self._store.locks, inherit=0.0, acks_late=False, lost=lambda: self._has_lost(lease))
 
     def forget(self, holder: Holder) -> None:
         """Make sure that a holder who got no answer holds nothing: asked again until the store answers.
@@ -64,13 +62,8 @@ class Tenant:
         """
 
         def free() -> None:
-            while not self._over.is_set():
-                try:
-                    self._store.locks.ended((holder.claim,))
-                except StoreUnavailable:
-                    self._over.wait(AGAIN)
-                else:
-                    return
+            while not (self._over.is_set() or self._ended(holder)):
+                self._over.wait(AGAIN)
 
         threading.Thread(target=free, name="ha-forget", daemon=True).start()
 
@@ -120,6 +113,13 @@ class Tenant:
             except Exception:
                 logger.exception("Renewing lease %s failed; trying again in %s s", keeper.lease, AGAIN)
             self._over.wait(again_in)
+
+    def _ended(self, holder: Holder) -> bool:
+        try:
+            self._store.locks.ended((holder.claim,))
+        except StoreUnavailable:
+            return False
+        return True
 
     def _has_lost(self, lease: str) -> bool:
         keeper = self._keeper

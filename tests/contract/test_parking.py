@@ -120,12 +120,25 @@ def test_parked_messages_are_served_in_order(yard: Yard) -> None:
     assert served == ["1", "2", "3", "4", "5"]
 
 
-def test_a_lock_that_became_free_is_tried_at_once(yard: Yard) -> None:
+def test_a_message_parked_for_a_lock_that_became_free_has_its_turn_at_once(yard: Yard) -> None:
     first, token = yard.hold("first")
     second = yard.claim("second")
     yard.locks.release("x", first, token)
 
-    assert yard.park(second) is Parked.FREE
+    assert yard.park(second) is Parked.PARKED
+
+    again = yard.next()
+    assert again.task == "second"
+    assert yard.acquire(again) is not None
+
+
+def test_a_message_does_not_wait_for_a_lock_that_is_kept_for_it(yard: Yard) -> None:
+    first, token = yard.hold("first")
+    yard.park(yard.claim("second"))
+    yard.locks.release("x", first, token)
+    second = yard.next()
+
+    assert yard.park(second) is Parked.DUE
 
     assert second.claim in yard.broker.held("L")
 

@@ -52,7 +52,7 @@ def test_a_shard_s_waiting_tasks_keep_their_order(duo: Scene):
     others = []
     for number in range(6):
         others += duo.publish("charge", [f"{account}{number}"], account, 0.0)
-        eventually(lambda: parked(duo, f"account:{account}") == len(others))
+        eventually(lambda count=number + 1: parked(duo, f"account:{account}") == count)
 
     duo.settled([first, *others])
 
@@ -122,9 +122,7 @@ def test_as_many_run_at_a_time_as_the_limit_says(duo: Scene):
 
     duo.settled(keys)
 
-    edges = sorted(
-        edge for run in duo.ledger.runs() if run.key in keys for edge in ((run.start, 1), (run.end, -1))
-    )
+    edges = sorted(edge for run in duo.ledger.runs() if run.key in keys for edge in ((run.start, 1), (run.end, -1)))
     inside, most = 0, 0
     for _, step in edges:
         inside += step

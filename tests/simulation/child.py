@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from celery_ha.brokers.memory import MemoryBroker
 from celery_ha.errors import StoreUnavailable
-from celery_ha.model import Claim, Holder, Parked
+from celery_ha.model import Claim, Grant, Holder, Parked
 from celery_ha.parking.memory import MemoryParking
 from celery_ha.store.memory import MemoryStore
 from tests.simulation.kernel import Thread
@@ -49,9 +49,10 @@ class Child(Caller):
         kernel, message, token = self.world.kernel, self.message, None
         kernel.sleep(message.duration)
         if message.lock is not None:
-            token = self._lock(message.lock)
+            grant = self._lock(message.lock)
+            token = grant.token
             if token is None:
-                return self._wait_in_line(message.lock)
+                return self._wait_in_line(message.lock, grant)
         kernel.sleep(message.duration / 2)
         if message.lock and token and not self.locks.holds(message.lock, self.holder(), token):
             return "lost"
@@ -63,19 +64,24 @@ class Child(Caller):
                 self.locks.release(message.lock, self.holder(), token)
         return "ok"
 
-    def _wait_in_line(self, lock: str) -> str:
+    def _wait_in_line(self, lock: str, grant: Grant) -> str:
         """What the main process does for it, where store and broker are one; else the message goes back."""
         kernel = self.world.kernel
-        if self.world.parks:
+        if self.world.parks and grant.holder is not None:
+            kernel.sleep(self.world.rng.choice([0.0, 0.1, 0.5]))  # on its way to the main process
             with contextlib.suppress(StoreUnavailable):
                 parked = self.parking.park(lock, self.holder(), limit=1, inherit=INHERIT)
-                return "busy" if parked is Parked.FREE else "gone"
+                return "busy" if parked is Parked.DUE else "gone"
         kernel.sleep(0.5)
         return "busy"
 
-    def _lock(self, name: str) -> int | None:
+    def _lock(self, name: str) -> Grant:
         try:
-            return self.locks.acquire(name, self.holder(), inherit=INHERIT).token
+            return self._ask(name)
         except StoreUnavailable:
             self.world.kernel.sleep(0.2)
-        return self.locks.acquire(name, self.holder(), inherit=INHERIT).token
+        return self._ask(name)
+
+    def _ask(self, name: str) -> Grant:
+        grant: Grant = self.locks.acquire(name, self.holder(), inherit=INHERIT)
+        return grant

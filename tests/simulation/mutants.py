@@ -244,8 +244,8 @@ MUTANTS: dict[str, Mutant] = {
         patches=((_locks, "_hand_on", _nothing(False)), (_locks.MemoryLocks, "sweep", _nothing(0))),
     ),
     "rule_9_busy_not_asked_again": Mutant(
-        "parking does not ask again whether the lock is busy, and nobody sweeps", ("liveness",), 1000,
-        patches=((_parking, "is_free", _nothing(False)), (_locks.MemoryLocks, "sweep", _nothing(0))),
+        "parking does not look whether the lock is busy still, and nobody sweeps", ("liveness",), 1000,
+        patches=((_parking, "serve_line", _nothing(0)), (_locks.MemoryLocks, "sweep", _nothing(0))),
     ),
     "rule_10_no_deputies": Mutant(
         "nobody deposes a dead leader", ("liveness",), 100, patches=((Observer, "_watch_leader", _nothing(_IDLE)),)
