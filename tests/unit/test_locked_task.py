@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import time
 import threading
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from celery import Celery
 from celery.app.trace import build_tracer
 
 from celery_ha.errors import ConfigError, KeyRefused, LockBusy, LockLost
-from celery_ha.locks import Busy, Lock, current_lock, locked_task
+from celery_ha.locks import Busy, Lock, current_lock, locked_task, watch
 from celery_ha.model import Holder, Node
 from celery_ha.store.memory import MemoryServer, MemoryStore
 
@@ -29,7 +30,10 @@ class World:
         self.store.leases.open(Node("lease", "w@host"))
         self.app = Celery("locks", backend="cache+memory://", set_as_current=False)
         self.app.conf.task_acks_late = True
-        self.app.ha = SimpleNamespace(locks=self.store.locks, config=SimpleNamespace(lock_inherit=60.0))
+        self.lost = set()
+        self.app.ha = SimpleNamespace(
+            locks=self.store.locks, config=SimpleNamespace(lock_inherit=60.0), has_lost=self.lost.__contains__
+        )
 
     def run(self, task, *args, claim="lease.1", task_id="t1", **kwargs):
         """Run a task as a worker's child does; returns (state, result)."""
@@ -238,9 +242,122 @@ def test_requeue_is_refused_for_a_message_that_is_gone_already(world):
     assert "acks_late" in str(error)
 
 
-def test_an_unknown_mode_is_refused_where_it_is_written():
-    with pytest.raises(ConfigError, match="requeue, skip, raise"):
-        locked_task("x", on_busy="sometimes")
+@pytest.mark.parametrize(
+    ("terms", "advice"),
+    [
+        ({"on_busy": "sometimes"}, "requeue, wait, skip, raise"),
+        ({"on_lost": "cry"}, "raise, kill, flag"),
+        ({"limit": 0}, "1 or more"),
+        ({"limit": True}, "1 or more"),
+        ({"max_hold": 0}, "above 0"),
+        ({"on_busy": "wait", "timeout": -1}, "above 0"),
+        ({"timeout": 5}, "on_busy='wait'"),
+    ],
+)
+def test_terms_that_cannot_be_used_are_refused_where_they_are_written(terms, advice):
+    with pytest.raises(ConfigError, match=advice):
+        locked_task("x", **terms)
+
+
+def test_a_lock_without_a_key_is_refused_where_it_is_written():
+    with pytest.raises(ConfigError, match="template"):
+        locked_task()
+
+
+def test_several_locks_are_taken_all_or_none(world):
+    @world.app.task
+    @locked_task("b:{b}", "a:{a}", "a:{b}")
+    def task(a, b):
+        return sorted(world.locked), current_lock("b:2").name, current_lock().name
+
+    assert world.run(task, 1, 2) == ("SUCCESS", (["a:1", "a:2", "b:2"], "b:2", "b:2"))
+    assert world.locked == set()
+    world.hold("b:2")
+    assert isinstance(world.run(task, 1, 2, claim="lease.2")[1], Busy)
+    assert world.locked == {"b:2"}
+
+
+def test_two_keys_of_one_name_are_one_lock(world):
+    @world.app.task
+    @locked_task("{a}", "{b}")
+    def task(a, b):
+        return sorted(world.locked)
+
+    assert world.run(task, 1, 1) == ("SUCCESS", ["1"])
+
+
+def test_as_many_hold_a_lock_as_the_limit_says(world):
+    @world.app.task
+    @locked_task("x", limit=2, on_busy="raise")
+    def task():
+        return len(world.server.memory.locks)
+
+    grants = [world.store.locks.acquire("x", Holder("lease", "lease.90", "other"), inherit=1, limit=2)]
+    assert world.run(task) == ("SUCCESS", 2)
+    grants.append(world.store.locks.acquire("x", Holder("lease", "lease.91", "more"), inherit=1, limit=2))
+    assert all(grant.token for grant in grants)
+    assert isinstance(world.run(task, claim="lease.2")[1], LockBusy)
+
+
+def test_who_waits_too_long_fails(world):
+    @world.app.task
+    @locked_task("x", on_busy="wait", timeout=0.01)
+    def task():
+        return "done"
+
+    world.hold("x")
+    assert isinstance(world.run(task)[1], LockBusy)
+    world.store.locks.ended(("lease.99",))
+    assert world.run(task, claim="lease.2") == ("SUCCESS", "done")
+
+
+def test_a_busy_lock_says_how_many_may_wait_in_its_line(world):
+    @world.app.task
+    @locked_task("x", limit=3)
+    def task():
+        pass
+
+    for number in range(3):
+        world.store.locks.acquire("x", Holder("lease", f"lease.{90 + number}", "other"), inherit=1, limit=3)
+
+    busy = pickle.loads(pickle.dumps(world.run(task)[1]))
+
+    assert (busy.lock, busy.limit, busy.doubtful) == ("x", 3, False)
+
+
+@pytest.mark.parametrize("on_lost", ["raise", "kill"])
+def test_a_body_whose_lease_is_given_up_is_told(world, on_lost):
+    @world.app.task
+    @locked_task("x", on_lost=on_lost)
+    def task():
+        world.lost.add("lease")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    assert isinstance(world.run(task)[1], LockLost)
+
+
+def test_a_body_that_only_wants_a_flag_goes_on(world):
+    @world.app.task
+    @locked_task("x", max_hold=0.001, on_lost="flag")
+    def task():
+        deadline = time.monotonic() + 60
+        while not current_lock().lost and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return current_lock().lost
+
+    assert world.run(task) == ("SUCCESS", True)
+
+
+def test_a_body_that_is_over_is_not_told_any_more(world):
+    @world.app.task
+    @locked_task("x", max_hold=0.05)
+    def task():
+        return "done"
+
+    assert world.run(task) == ("SUCCESS", "done")
+    time.sleep(watch.LOOK_EVERY * 2)
 
 
 def test_a_key_of_another_kind_is_refused_where_it_is_written():
