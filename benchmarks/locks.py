@@ -2,7 +2,7 @@
 
 - contention: the time that free tasks take on 2 workers of 2 slots, alone and beside as many tasks that contend
   for one lock;
-- hand-over: from a release to the next holder, of tasks (2 workers of 2 slots) and of callers (threads);
+- hand-over: from a release to the one who waits for it, of tasks (2 workers of 2 slots) and of callers (threads);
 - uncontended: acquire and release in one thread, in turns;
 - held: commands the server gets a second while a process holds 1 lock and while it holds 10,000.
 """
@@ -10,11 +10,13 @@
 from __future__ import annotations
 
 import argparse
+import random
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 import redis
@@ -29,10 +31,12 @@ from tests.support.ledger import Ledger
 from tests.support.server import RedisServer
 
 WORKERS = "-c", "2", "-Q", "celery", "--without-gossip", "--without-mingle"
-#: Seconds of a free task, of one that holds the lock, and between two tries of redis-py's lock.
+#: Seconds of a free task, and of one that holds the lock beside it.
 FREE, HELD = 0.05, 0.0
-#: Seconds for which commands are counted.
-COUNTED = 4.0
+#: Seconds for which a lock is held while one waits for it, at least and at most: redis-py asks every 0.1.
+HOLD = 0.15, 0.35
+#: Seconds for which commands are counted, and the lease TTL meanwhile.
+COUNTED, TTL = 5.0, 1.0
 
 
 @contextmanager
@@ -88,37 +92,39 @@ def contention(rounds: int, count: int) -> tuple[list[Figure], list[tuple[str, .
 
 
 def gaps_of_tasks(task: str, count: int) -> list[float]:
-    """Seconds from each holder's end to the next one's start."""
+    """Two tasks a lock: seconds from the first one's end to the second one's start."""
+    dice = random.Random(count)
 
     def publish(app: Celery) -> int:
         for number in range(count):
-            app.send_task(f"{PROBE}.{task}", (f"k{number}", "one", 0.01))
-        return count
+            for which in "ab":
+                app.send_task(f"{PROBE}.{task}", (f"{which}{number}", f"lock{number}", dice.uniform(*HOLD)))
+        return 2 * count
 
     with stage(publish) as ledger:
-        runs = sorted(ledger.runs(), key=lambda run: run.start)
-        return [after.start - (before.end or 0.0) for before, after in pairwise(runs)][count // 10 :]
+        pairs = defaultdict(list)
+        for run in ledger.runs():
+            pairs[run.key[1:]].append(run)
+        ordered = [sorted(pair, key=lambda run: run.start) for pair in pairs.values()]
+        return [second.start - (first.end or 0.0) for first, second in ordered]
 
 
 def gaps_of_callers(take: Callable[[], Any], count: int) -> list[float]:
-    """Two threads that hold a lock by turns: seconds from each release to the other's grant."""
-    released, gaps = [0.0], []
+    """A thread that waits for what another holds: seconds from the release to the grant."""
+    dice, gaps = random.Random(count), []
 
-    def hold() -> None:
-        for _ in range(count):
-            with take():
-                got = time.monotonic()
-                if released[0]:
-                    gaps.append(got - released[0])
-                time.sleep(0.01)
-                released[0] = time.monotonic()
-            time.sleep(0.001)
+    def wait() -> None:
+        with take():
+            gaps.append(time.monotonic())
 
-    threads = [threading.Thread(target=hold) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
+    for _ in range(count):
+        with take():
+            thread = threading.Thread(target=wait)
+            thread.start()
+            time.sleep(dice.uniform(*HOLD))
+            released = time.monotonic()
         thread.join()
+        gaps[-1] -= released
     return gaps
 
 
@@ -127,8 +133,8 @@ def hand_over(server: RedisServer, count: int) -> tuple[list[Figure], list[tuple
     pairs = {
         "tasks": (gaps_of_tasks("contend", count), gaps_of_tasks("polled", count)),
         "callers": (
-            gaps_of_callers(lambda: app.ha.lock("x", timeout=60), count // 2),  # type: ignore[attr-defined]
-            gaps_of_callers(lambda: client.lock("y", timeout=60), count // 2),
+            gaps_of_callers(lambda: app.ha.lock("x", timeout=60), count),  # type: ignore[attr-defined]
+            gaps_of_callers(lambda: client.lock("y", timeout=60), count),
         ),
     }
     app.ha.tenant.close()  # type: ignore[attr-defined]
@@ -177,7 +183,7 @@ def uncontended(server: RedisServer, rounds: int, count: int) -> tuple[list[Figu
 
 
 def held(server: RedisServer, many: int) -> tuple[list[Figure], list[tuple[str, ...]]]:
-    app, client = ha_app(server.url), redis.Redis.from_url(server.url)
+    app, client = ha_app(server.url, ha_lease_ttl=TTL), redis.Redis.from_url(server.url)
     attempt = app.ha.tenant.attempt()  # type: ignore[attr-defined]
 
     def commands() -> float:
@@ -204,7 +210,7 @@ def run(args: argparse.Namespace) -> list[Figure]:
     """Measure all four."""
     parts = [contention(args.rounds, args.tasks)]
     with private_server() as server:
-        parts.append(hand_over(server, args.tasks // 5))
+        parts.append(hand_over(server, args.tasks // 20))
         parts.append(uncontended(server, args.rounds, args.tasks))
         parts.append(held(server, args.tasks * 10))
     report.table(("locks", "", "", "ratio", ""), chain.from_iterable(rows for _, rows in parts))

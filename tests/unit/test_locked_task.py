@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import pickle
-import time
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest

@@ -5,6 +5,7 @@
 -- Returns  0 it was not open, 1 deleted, 2 fenced
 
 -- include: common
+-- include: members
 
 local lease, clean = unpack(ARGV)
 if not is_open(lease) then return 0 end

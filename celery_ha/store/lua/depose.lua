@@ -11,6 +11,7 @@
 -- Returns  the new term; the current one if the candidate already leads; 0 refused
 
 -- include: common
+-- include: members
 
 local lease, judged, term, rounds, fence, counter, conns, reason = unpack(ARGV)
 local holder, current, finished = leader()

@@ -4,6 +4,7 @@
 -- Returns  the new term; the current one if the candidate already leads; 0 refused
 
 -- include: common
+-- include: members
 
 local lease = ARGV[1]
 local holder, term = leader()

@@ -9,6 +9,7 @@
 -- Returns  1 fenced (now or before), 0 refused
 
 -- include: common
+-- include: members
 
 local by, term, lease, counter, conns, reason = unpack(ARGV)
 if not leads(by, term) then return 0 end

@@ -5,6 +5,7 @@
 -- Returns  1, or 0 if it was deposed
 
 -- include: common
+-- include: members
 
 if not leads(ARGV[1], ARGV[2]) then return 0 end
 redis.call('HINCRBY', key('leader'), 'rounds', 1)

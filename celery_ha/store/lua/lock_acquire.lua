@@ -11,13 +11,17 @@
 --          holder ('' unknown) and the last says whether the asker stands in line
 
 -- include: common
+-- include: locks
 -- include: line
 
 local name, lease, claim, task, inherit, run, limit, most, answer = unpack(ARGV)
 local busy = {'', 0, '', '', '', 0}
 limit = tonumber(limit)
 note_run(run)
-if not is_open(lease) or redis.call('EXISTS', key('ended:' .. claim)) == 1 then return busy end
+if not is_open(lease) then return busy end
+-- One question for what is hardly ever there.
+local special = redis.call('EXISTS', key('ended:' .. claim), key('line:' .. name)) > 0
+if special and redis.call('EXISTS', key('ended:' .. claim)) == 1 then return busy end
 
 -- Of several slots the best: our own, one that is due to us, a free one.
 local function choose()
@@ -40,7 +44,7 @@ end
 
 local own, due, free, other = choose()
 if own then return {own.token, 1, '', '', '', 0} end
-if not due and free and redis.call('EXISTS', key('line:' .. name)) == 1 then
+if not due and free and special then
   serve_line(name, limit)
   own, due, free, other = choose()
 end

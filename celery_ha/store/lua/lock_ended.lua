@@ -7,6 +7,7 @@
 -- Returns      how many locks were freed
 
 -- include: common
+-- include: locks
 -- include: line
 
 local claims, freed = tonumber(ARGV[1]), 0

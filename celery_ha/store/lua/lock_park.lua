@@ -8,6 +8,7 @@
 -- Returns  'parked', 'due' (nothing happened: the lock is its own, or kept for it), or 'gone' (nothing happened: not in flight)
 
 -- include: common
+-- include: locks
 -- include: line
 
 local name, lease, claim, task, inherit, limit, queues, bells, sep = unpack(ARGV)

@@ -7,6 +7,7 @@
 -- Returns  1 or 0
 
 -- include: common
+-- include: locks
 -- include: line
 
 local name, lease, claim, task, token, free = unpack(ARGV)

@@ -5,6 +5,7 @@
 -- Returns    how many locks the lease had; 0 while it is open
 
 -- include: common
+-- include: locks
 -- include: line
 
 local lease, settled, task_of = ARGV[1], 0, {}

@@ -4,6 +4,7 @@
 -- Returns  how many were handed on
 
 -- include: common
+-- include: locks
 -- include: line
 
 local served, lines = 0, redis.call('HRANDFIELD', key('lines'), ARGV[1], 'WITHVALUES')

@@ -3,6 +3,7 @@
 -- ARGV[1]  name   ARGV[2] list for the answer
 -- Returns  the token, or '' if it was not granted: then it will not be
 -- include: common
+-- include: locks
 -- include: line
 
 local name, answer = unpack(ARGV)

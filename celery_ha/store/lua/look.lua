@@ -6,6 +6,7 @@
 --          are lists of lease, record; nodes is '' if the caller has them
 
 -- include: common
+-- include: members
 
 -- One string instead of thousands of replies: the caller looks several times a second.
 local function lines(name)

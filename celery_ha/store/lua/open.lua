@@ -10,6 +10,7 @@
 -- Returns  the store's epoch; '' if the lease is fenced
 
 -- include: common
+-- include: members
 
 local lease, node, conns, ttl, epoch, run, again = unpack(ARGV)
 if is_fenced(lease) then return '' end

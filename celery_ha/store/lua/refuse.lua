@@ -6,6 +6,7 @@
 -- Returns  1 it is refused (now or before), 0 it is open, or the judge does not lead
 
 -- include: common
+-- include: members
 
 local by, term, lease = unpack(ARGV)
 if not leads(by, term) or is_open(lease) then return 0 end

@@ -6,6 +6,7 @@
 -- Returns  {'open' | 'fenced' | 'unknown', epoch, version, leader's lease, term, rounds}
 
 -- include: common
+-- include: members
 
 local lease, conns, run = unpack(ARGV)
 local state = 'unknown'

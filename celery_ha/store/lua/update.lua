@@ -6,6 +6,7 @@
 -- Returns  1 replaced, 0 the lease is not open, -1 the record changed meanwhile: read it again
 
 -- include: common
+-- include: members
 
 local lease, old, new = unpack(ARGV)
 if not is_open(lease) then return 0 end

@@ -17,24 +17,16 @@ from typing import Any
 from redis.exceptions import (
     AskError,
     ClusterCrossSlotError,
-    ClusterDownError,
     NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
     RedisError,
     ResponseError,
-    TryAgainError,
 )
 
 from celery_ha.errors import StoreError, StoreUnavailable
-from celery_ha.lua import Script
+from celery_ha.lua import Script, not_now, pack
 from celery_ha.store.redis.url import Dial, Wire
 
 Command = tuple[Any, ...]
-
-#: Refusals that are about the state of the server, not about the command.
-_NOT_NOW = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
-_NOT_NOW_CODES = ("MISCONF", "NOREPLICAS", "BUSY ", "UNBLOCKED")
 
 
 class Link:
@@ -190,7 +182,7 @@ class Link:
         if connection is None:
             raise StoreUnavailable
         try:
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            connection.send_packed_command([b"".join(map(pack, commands))], check_health=False)
             return [_read(connection) for _ in commands]
         except (RedisError, OSError) as error:
             self._drop()
@@ -207,7 +199,7 @@ class Link:
             connection.disconnect()
 
     def _refusal(self, error: ResponseError) -> StoreUnavailable | StoreError:
-        if isinstance(error, _NOT_NOW) or str(error).startswith(_NOT_NOW_CODES):
+        if not_now(error):
             # A master that was demoted stays one for good: look for the new one.
             self._drop()
             unavailable = StoreUnavailable(f"the store cannot write now: {error}")

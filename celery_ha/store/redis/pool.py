@@ -6,8 +6,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from celery_ha.store.redis.link import Link
+
+#: Seconds of rest after which a connection is looked at before it is used: a server does not restart in less.
+FRESH = 0.05
 
 
 class LinkPool:
@@ -21,7 +25,7 @@ class LinkPool:
         self._make = make
         self._pid = os.getpid()
         #: A deque needs no lock that another thread could hold across a fork.
-        self._idle: deque[Link] = deque()
+        self._idle: deque[tuple[Link, float]] = deque()
 
     @contextmanager
     def link(self) -> Iterator[Link]:
@@ -29,22 +33,23 @@ class LinkPool:
         if self._pid != os.getpid():
             self.close_inherited()
         try:
-            link = self._idle.pop()
-            link.drop_if_closed()
+            link, since = self._idle.pop()
+            if monotonic() - since > FRESH:
+                link.drop_if_closed()
         except IndexError:
             link = self._make()
         try:
             yield link
         finally:
-            self._idle.append(link)
+            self._idle.append((link, monotonic()))
 
     def close(self) -> None:
         """Drop the idle connections."""
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop()[0].close()
 
     def close_inherited(self) -> None:
         """In a forked child: drop what the parent had, sending nothing."""
         inherited, self._idle, self._pid = self._idle, deque(), os.getpid()
-        for link in inherited:
+        for link, _ in inherited:
             link.close_inherited()
