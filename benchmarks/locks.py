@@ -155,7 +155,7 @@ def hand_over(server: RedisServer, count: int) -> tuple[list[Figure], list[tuple
 
 def uncontended(server: RedisServer, rounds: int, count: int) -> tuple[list[Figure], list[tuple[str, ...]]]:
     app, client = ha_app(server.url), redis.Redis.from_url(server.url)
-    attempt = app.ha.tenant.attempt()  # type: ignore[attr-defined]
+    attempt = app.ha.tenant.attempt(0.0)  # type: ignore[attr-defined]
 
     def ours(number: int) -> None:
         lock = Lock(attempt.locks, f"o{number}", attempt.holder, inherit=0.0)
@@ -184,7 +184,7 @@ def uncontended(server: RedisServer, rounds: int, count: int) -> tuple[list[Figu
 
 def held(server: RedisServer, many: int) -> tuple[list[Figure], list[tuple[str, ...]]]:
     app, client = ha_app(server.url, ha_lease_ttl=TTL), redis.Redis.from_url(server.url)
-    attempt = app.ha.tenant.attempt()  # type: ignore[attr-defined]
+    attempt = app.ha.tenant.attempt(0.0)  # type: ignore[attr-defined]
 
     def commands() -> float:
         before = client.info("stats")["total_commands_processed"]  # type: ignore[index]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from math import inf
+from time import monotonic
 from typing import Any
 
 from celery._state import connect_on_app_finalize
@@ -160,17 +161,17 @@ class HA:
             LockLost: raised in the block when the lock is gone.
             StoreUnavailable: the store did not answer; nothing is held, or will not be for long.
         """
-        attempt = current_attempt()
-        tenant = None if attempt is not None else self.tenant
-        if attempt is None:
-            attempt = self.tenant.attempt()
+        deadline = monotonic() + (inf if timeout is None else timeout)
+        attempt = current_attempt() or self.tenant.attempt(deadline)
         lock = Lock(attempt.locks, name, attempt.holder, inherit=attempt.inherit, limit=limit, max_hold=max_hold)
         try:
-            grant = lock.acquire(inf if timeout is None else timeout)
-        except StoreUnavailable:
-            if tenant is not None:
-                tenant.forget(attempt.holder)
-            raise
+            grant = lock.acquire(max(0.0, deadline - monotonic()))
+        except StoreUnavailable as error:
+            if not attempt.holder.task:
+                self.tenant.forget(attempt.holder)
+            raise StoreUnavailable(
+                f"the lock {name!r} was not granted: the store ({self.store_url}) does not answer: {error}"
+            ) from error
         if grant.token is None:
             raise LockBusy(busy_message(name, grant.holder))
         try:

@@ -142,8 +142,8 @@ class LockStore(ABC):
             The grant; busy after ``wait`` seconds.
 
         Raises:
-            StoreUnavailable: the store did not answer; the lock may have been granted, now or later,
-                until :meth:`ended` is told of the claim.
+            StoreUnavailable: the store did not answer, not within ``wait`` seconds either; the lock may have
+                been granted, now or later, until :meth:`ended` is told of the claim.
 
         Refused (busy) when the holder's lease is not open, and without naming a holder when :meth:`ended`
         was told of its claim: a request may arrive after its claim is over. Same holder: same token. The same task

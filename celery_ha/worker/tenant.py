@@ -45,13 +45,16 @@ class Tenant:
         self._numbers = itertools.count(1)
         self._over = threading.Event()
 
-    def attempt(self) -> Attempt:
+    def attempt(self, deadline: float) -> Attempt:
         """On whose behalf a lock is taken here; every call is another holder.
 
+        Args:
+            deadline: local monotonic time until which the store may be away.
+
         Raises:
-            StoreUnavailable: there is no lease yet and the store was not reached.
+            StoreUnavailable: there is no lease yet and the store was not reached until then.
         """
-        lease = self._open()
+        lease = self._open(deadline)
         holder = Holder(lease, f"{lease}.{next(self._numbers)}", "")
         return Attempt(holder, self._store.locks, inherit=0.0, acks_late=False, lost=lambda: self._has_lost(lease))
 
@@ -74,11 +77,17 @@ class Tenant:
             if self._keeper is not None and not self._keeper.over:
                 self._keeper.goodbye()
 
-    def _open(self) -> str:
-        with self._mutex:
-            if self._keeper is None or self._keeper.over:
-                self._keeper = self._begin()
-            return self._keeper.lease
+    def _open(self, deadline: float) -> str:
+        while True:
+            try:
+                with self._mutex:
+                    if self._keeper is None or self._keeper.over:
+                        self._keeper = self._begin()
+                    return self._keeper.lease
+            except StoreUnavailable:
+                if monotonic() >= deadline:
+                    raise
+            self._over.wait(max(0.0, min(AGAIN, deadline - monotonic())))
 
     def _begin(self) -> Keeper:
         config = self._config

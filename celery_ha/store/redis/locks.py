@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
+from typing import Any
 
+from celery_ha.errors import StoreUnavailable
 from celery_ha.model import Grant, Holder
 from celery_ha.store.base import LockStore
 from celery_ha.store.redis.link import Link
@@ -49,20 +51,39 @@ class RedisLocks(LockStore):
         answer = f"{self._prefix}answer:{secrets.token_hex(8)}" if wait > 0 else ""
         fields = (name, *_fields(holder), int(inherit * _MICRO))
         terms = (limit, int((max_hold or 0) * _MICRO), answer)
+        lost = False
+        while True:
+            try:
+                grant = self._ask(fields, terms, deadline, lost=lost)
+            except StoreUnavailable:
+                if time.monotonic() >= deadline:
+                    raise
+                lost = True
+            else:
+                # Nobody is granted anything while no holder is known: there is no line to stand in.
+                if grant.token is not None or grant.holder is not None or time.monotonic() >= deadline:
+                    return grant
+            time.sleep(max(0.0, min(AGAIN, deadline - time.monotonic())))
+
+    def _ask(self, fields: tuple[Any, ...], terms: tuple[Any, ...], deadline: float, *, lost: bool) -> Grant:
+        """Ask once, and stand in line until the deadline.
+
+        Args:
+            lost: an answer was lost before: what it granted is ours, and its place in line is given up.
+        """
+        name, lease, *_ = fields
+        answer = terms[-1]
         with self._pool.link() as link:
-            while True:
-                link.identify("")
-                token, again, *other, in_line = link.run_script("lock_acquire", *fields, link.run, *terms)
-                if not token and in_line:
-                    token = self._stand_in_line(link, name, holder.lease, answer, deadline)
-                elif not token and (left := deadline - time.monotonic()) > 0:
-                    # Nobody is granted anything now, so there is no line to stand in.
-                    time.sleep(min(AGAIN, left))
-                    continue
-                if not token:
-                    return Grant(None, _holder(*other))
-                self._replicas.confirm(link)
-                return Grant(int(token), again=bool(again))
+            link.identify("")
+            if lost and (late := link.run_script("lock_unwait", name, answer)):
+                return Grant(int(late))
+            token, again, *other, in_line = link.run_script("lock_acquire", *fields, link.run, *terms)
+            if not token and in_line:
+                token = self._stand_in_line(link, name, lease, answer, deadline)
+            if not token:
+                return Grant(None, _holder(*other))
+            self._replicas.confirm(link)
+        return Grant(int(token), again=bool(again) and not lost)
 
     def release(self, name: str, holder: Holder, token: int) -> bool:
         return self._held(name, holder, token, free=True)
