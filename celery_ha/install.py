@@ -6,10 +6,10 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from math import inf
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from celery._state import connect_on_app_finalize
@@ -18,6 +18,7 @@ from celery_ha.brokers.connect import BrokerAccess
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.config import Config, defaults_for, found, read
 from celery_ha.errors import ConfigError, LockBusy, StoreUnavailable
+from celery_ha.failover.namesake import make_sure_of
 from celery_ha.locks.attempt import current_attempt
 from celery_ha.locks.inside import inside
 from celery_ha.locks.lock import Lock, busy_message
@@ -214,9 +215,15 @@ class HA:
     # -- worker -----------------------------------------------------------------------------
 
     def open_node(self, worker: Any) -> None:
-        """Make this worker a node and open its lease; before it connects and before it forks."""
+        """Make this worker a node and open its lease; before it connects and before it forks.
+
+        Raises:
+            DuplicateNode: another live worker has its name.
+        """
         config, access = self.config, BrokerAccess(self.app)
         access.wait()
+        with suppress(StoreUnavailable):
+            make_sure_of(worker.hostname, self.store.court, clock=monotonic, sleep=sleep)
         consumed = tuple(sorted(self.app.amqp.queues.consume_from))
         pool = worker.pool_cls.__module__.rpartition(".")[2]
         self.node = WorkerNode(

@@ -21,9 +21,8 @@ class LeaseStore(ABC):
     def open(self, node: Node) -> str:
         """Register a node under its new lease and return the store's epoch.
 
-        The adapter fills in ``connections`` and ``opened``. Raises
-        :class:`~celery_ha.errors.DuplicateNode` only in :meth:`check_name`; a predecessor of the
-        same name is left to the leader. Opening the same lease again replaces its node (re-assertion
+        The adapter fills in ``connections`` and ``opened``. A predecessor of the same name is left to the
+        leader. Opening the same lease again replaces its node (re-assertion
         after a store that lost its memory); a fenced lease is refused with
         :class:`~celery_ha.errors.Fenced`.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import bootsteps
 
+from celery_ha.errors import DuplicateNode
 from celery_ha.worker.banner import banner
 from celery_ha.worker.quiet import quieten
 from celery_ha.worker.starts import Starts
@@ -20,7 +21,10 @@ class LeaseStep(bootsteps.StartStopStep):
 
     def create(self, w: Any) -> None:
         ha = w.app.ha
-        ha.open_node(w)
+        try:
+            ha.open_node(w)
+        except DuplicateNode as exc:
+            raise SystemExit(f"celery_ha: {exc}") from exc
         store = weakref.ref(ha.store)
         # A child that kept the lease's sockets open would hide its parent's death.
         os.register_at_fork(after_in_child=lambda: _drop(store()))
