@@ -167,17 +167,17 @@ class HA:
         lock = Lock(attempt.locks, name, attempt.holder, inherit=attempt.inherit, limit=limit, max_hold=max_hold)
         try:
             grant = lock.acquire(inf if timeout is None else timeout)
-        except StoreUnavailable:
-            if tenant is not None:
-                tenant.forget(attempt.holder)
-            raise
-        if grant.token is None:
-            raise LockBusy(busy_message(name, grant.holder))
-        try:
-            with inside([lock]), watched([lock], on_lost, attempt.lost):
-                yield lock
+            if grant.token is None:
+                raise LockBusy(busy_message(name, grant.holder))
+            try:
+                with inside([lock]), watched([lock], on_lost, attempt.lost):
+                    yield lock
+            finally:
+                lock.release()
         finally:
-            lock.release()
+            # The loss of an outer lock, or a time limit, is raised in this thread wherever it happens to be.
+            if tenant is not None and not lock.settled:
+                tenant.forget(attempt.holder)
 
     @property
     def tenant(self) -> Tenant:

@@ -54,6 +54,7 @@ class Lock:
         self._max_hold = max_hold
         self._token: int | None = None
         self._borrowed = False
+        self._unanswered = False
 
     def __repr__(self) -> str:
         state = "not held" if self._token is None else f"token {self._token}"
@@ -70,6 +71,15 @@ class Lock:
             raise LockLost(f"the lock {self.name!r} is not held")
         return self._token
 
+    @property
+    def settled(self) -> bool:
+        """Nothing is held as far as the store told, and no answer of it is missing.
+
+        A call that was interrupted, by an exception raised in this thread from outside or by a store that
+        does not answer, leaves one unsettled: only the end of its claim surely frees it.
+        """
+        return self._token is None and not self._unanswered
+
     def acquire(self, wait: float = 0.0) -> Grant:
         """Ask for the lock.
 
@@ -85,10 +95,12 @@ class Lock:
         **Failure:** dying right after leaves the lock to the settlement of the lease.
         """
         asked = monotonic()
+        self._unanswered = True
         grant = self._locks.acquire(
             self.name, self.holder, inherit=self._inherit, limit=self.limit, max_hold=self._max_hold, wait=wait
         )
         self._token, self.lost = grant.token, False
+        self._unanswered = False
         if self._max_hold is not None:
             # Rather too early than too late; from when a waiter was granted it, only the store knows.
             self.held_until = (monotonic() if wait else asked) + self._max_hold
@@ -107,7 +119,9 @@ class Lock:
 
         **Failure:** dying before the answer leaves the lock free, or to the settlement of the lease.
         """
-        token, self._token = self.token, None
+        token = self.token
+        self._unanswered = not self._borrowed
+        self._token = None
         if self._borrowed:
             return True
         try:
@@ -117,6 +131,7 @@ class Lock:
                 "The lock %r (token %d) stays until its lease ends: %s", self.name, token, error
             )
             return True
+        self._unanswered = False
         if not released:
             self.lost = True
             log.warning(

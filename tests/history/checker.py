@@ -67,7 +67,9 @@ def no_more_holders_than_the_limit(made: History) -> Iterator[Violation]:
     for holds in _by_lock(made.granted()).values():
         inside: list[tuple[float, Hold]] = []
         for hold in sorted(holds, key=lambda hold: hold.granted):
-            until = min(hold.releasing, made.cause(hold), hold.ended if hold.releasing < inf else hold.granted)
+            # One that ended without saying when it began to give the lock back says nothing.
+            silent = hold.releasing == inf and hold.ended < inf
+            until = hold.granted if silent else min(hold.releasing, made.cause(hold))
             inside = [(end, other) for end, other in inside if end > hold.granted]
             if until <= hold.granted:
                 continue

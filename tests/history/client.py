@@ -108,6 +108,8 @@ class Client:
             outcome = "unavailable" if lock is None else "released"
         except LockLost:
             if lock is None:
+                # An outer one is lost while this one is waited for.
+                self._note("unavailable", name, number)
                 raise
         self._note(outcome, name, number, yes=lock is None or not lock.lost)
 
