@@ -156,7 +156,7 @@ class HA:
             on_lost: as of ``locked_task``; ``kill`` is for prefork children, elsewhere it is ``raise``.
 
         Raises:
-            LockBusy: not granted in time.
+            LockBusy: not granted in time, or this process was given up while it waited: ask again.
             LockLost: raised in the block when the lock is gone.
             StoreUnavailable: the store did not answer; nothing is held, or will not be for long.
         """

@@ -139,7 +139,8 @@ class LockStore(ABC):
             wait: seconds to stand in line for it; those who stand there are served in the order they came.
 
         Returns:
-            The grant; busy after ``wait`` seconds.
+            The grant; busy after ``wait`` seconds, or as soon as nothing will be granted any more because
+            the lease is fenced or the claim over.
 
         Raises:
             StoreUnavailable: the store did not answer; the lock may have been granted, now or later,

@@ -134,6 +134,20 @@ def test_a_waiter_whose_claim_ended_is_passed_over(member, wait_for):
     assert gone.result(LONG).token is None
 
 
+def test_a_caller_that_was_given_up_before_it_asked_does_not_wait(member, judge, callers):
+    b = member("b")
+    assert judge.fence(b)
+
+    assert callers.submit(acquire, b, wait=LONG).result(LONG / 2).token is None
+
+
+def test_a_caller_whose_claim_ended_before_it_asked_does_not_wait(member, callers):
+    b = member("b")
+    b.store.locks.ended(("b.1",))
+
+    assert callers.submit(acquire, b, wait=LONG).result(LONG / 2).token is None
+
+
 def test_a_dead_holders_lock_goes_to_the_first_who_waits(member, judge, wait_for):
     a, b = member("a"), member("b")
     acquire(a)

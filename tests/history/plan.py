@@ -54,7 +54,7 @@ class Plan:
 def plan(seed: str, *, seconds: float = 6.0, blows: int | None = None) -> Plan:
     """Make up a round."""
     chance = random.Random(seed)
-    ttl = round(chance.uniform(1.5, 2.5), 2)
+    ttl = round(chance.uniform(1.5, 3.0), 2)
     kinds = chance.choices(list(BLOWS), list(BLOWS.values()), k=chance.randint(3, 6) if blows is None else blows)
     times = sorted(chance.uniform(0.1, 0.85) * seconds for _ in kinds)
     made = tuple(

@@ -8,7 +8,7 @@
 -- ARGV[7]  how many may hold it   ARGV[8] microseconds after which it is free again, 0: never
 -- ARGV[9]  list for the answer if the asker wants to stand in line, else ''
 -- Returns  {token, again, lease, claim, task, in line}; token '' is busy, then lease, claim and task name a
---          holder ('' unknown) and the last says whether the asker stands in line
+--          holder ('' unknown) and the last says whether the asker stands in line; -1: it need not ask again
 
 -- include: common
 -- include: line
@@ -17,7 +17,8 @@ local name, lease, claim, task, inherit, run, limit, most, answer = unpack(ARGV)
 local busy = {'', 0, '', '', '', 0}
 limit = tonumber(limit)
 note_run(run)
-if not is_open(lease) or redis.call('EXISTS', key('ended:' .. claim)) == 1 then return busy end
+if is_fenced(lease) or redis.call('EXISTS', key('ended:' .. claim)) == 1 then return {'', 0, '', '', '', -1} end
+if not is_open(lease) then return busy end
 
 -- Of several slots the best: our own, one that is due to us, a free one.
 local function choose()

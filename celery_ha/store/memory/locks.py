@@ -45,6 +45,8 @@ class MemoryLocks(LockStore):
             with self._client.call() as server:
                 if waiter.token is not None:
                     return Grant(waiter.token)
+                if server.is_fenced(holder.lease) or server.has_ended(holder.claim):
+                    break
                 if answer.holder is None:
                     answer = _ask(server, name, waiter, limit)
         with self._client.call() as server:

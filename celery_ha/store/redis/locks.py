@@ -53,9 +53,9 @@ class RedisLocks(LockStore):
             while True:
                 link.identify("")
                 token, again, *other, in_line = link.run_script("lock_acquire", *fields, link.run, *terms)
-                if not token and in_line:
+                if not token and in_line > 0:
                     token = self._stand_in_line(link, name, holder.lease, answer, deadline)
-                elif not token and (left := deadline - time.monotonic()) > 0:
+                elif not token and in_line == 0 and (left := deadline - time.monotonic()) > 0:
                     # Nobody is granted anything now, so there is no line to stand in.
                     time.sleep(min(AGAIN, left))
                     continue
