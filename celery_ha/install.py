@@ -112,6 +112,9 @@ class HA:
 
     @cached_property
     def _store(self) -> Store:
+        return self._new_store()
+
+    def _new_store(self) -> Store:
         timeout = self.config.store_timeout
         if self.config.store is not None:
             return RedisStore(self.config.store, prefix=self.config.prefix, timeout=timeout)
@@ -184,7 +187,7 @@ class HA:
         """The lease of this process for locks outside of tasks; made on first use, by each process anew."""
         with self._mutex_of_this_process():
             if self._tenant is None:
-                self._tenant = Tenant(self._store, self.config)
+                self._tenant = Tenant(self._new_store(), self.config)
             return self._tenant
 
     def has_lost(self, lease: str) -> bool:

@@ -21,8 +21,8 @@ from celery_ha.worker.claimless import Claimless
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two tries to reach the store.
-AGAIN = 0.5
+#: Seconds between two tries to reach the store, and before a cut connection is made anew.
+AGAIN, RETRY = 0.5, 0.1
 
 
 class Tenant:
@@ -33,7 +33,7 @@ class Tenant:
     needs a tenant of its own.
 
     Args:
-        store: leases and locks.
+        store: leases and locks; its connections are this lease's alone, by which it is judged.
         config: settings.
     """
 
@@ -108,18 +108,29 @@ class Tenant:
 
     def _keep(self, keeper: Keeper) -> None:
         while not self._over.is_set():
-            again_in = AGAIN
             try:
-                again_in = keeper.step().again_in
+                self._pause(keeper.lease, keeper.step().again_in)
             except Fenced:
                 if not self._over.is_set():
                     logger.error(  # noqa: TRY400 - the cause is in the sentence
                         "Lease %s was fenced: the locks of this process are free", keeper.lease
                     )
                 return
+            except StoreUnavailable:
+                self._over.wait(RETRY)
             except Exception:
                 logger.exception("Renewing lease %s failed; trying again in %s s", keeper.lease, AGAIN)
-            self._over.wait(again_in)
+                self._over.wait(AGAIN)
+
+    def _pause(self, lease: str, seconds: float) -> None:
+        """Until the next renewal is due; a connection that is cut meanwhile is noticed at once, as others notice it.
+
+        Raises:
+            StoreUnavailable: it was cut: renew now.
+        """
+        until = monotonic() + seconds
+        while (left := until - monotonic()) > 0 and not self._over.is_set():
+            self._store.leases.wait(lease, left)
 
     def _has_lost(self, lease: str) -> bool:
         keeper = self._keeper

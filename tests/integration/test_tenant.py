@@ -1,8 +1,10 @@
-"""Locks of processes that are no workers, when a call for them is interrupted."""
+"""Locks of processes that are no workers: calls that are interrupted, connections that are cut."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +14,9 @@ import pytest
 from celery import Celery
 
 from celery_ha import HA, LockBusy
+from celery_ha.model import Node
 from tests.support.fleet import eventually
+from tests.support.scene import Scene
 from tests.support.server import RedisServer
 
 
@@ -96,6 +100,43 @@ def test_lock_whose_release_is_interrupted_is_free(make_app: Callable[[], Celery
     # Then the next one gets it
     other = make_app()
     eventually(lambda: is_free(other), every=0.1)
+
+
+def test_process_whose_connections_are_cut_keeps_its_lock(make_scene: Callable[..., Scene]):
+    # Given a leader that has watched for long enough to judge: another process died and it saw it
+    scene = make_scene(ttl=4.0)
+    scene.top_up(1)
+    script = "import os; from tests.support.probe import app\nwith app.ha.lock('y'): os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", script], env={**os.environ, **scene.fleet.environment}, check=False)
+    eventually(scene.history)
+    tenant = scene.probe.app.ha
+    with tenant.lock("x") as lock:
+        registered = scene.redis.hget("_ha:conns", lock.holder.lease)
+        renewals = scene.redis.hget("_ha:leases", lock.holder.lease)
+        eventually(lambda: scene.redis.hget("_ha:leases", lock.holder.lease) != renewals)
+        # When all connections of a holder are cut just after a renewal
+        for client in scene.redis.client_list():
+            if lock.holder.lease in client["name"]:
+                scene.redis.client_kill_filter(_id=client["id"])
+        # Then it has new ones before anybody takes it for dead
+        eventually(lambda: scene.redis.hget("_ha:conns", lock.holder.lease) not in (registered, b""))
+        lock.check()
+    tenant.tenant.close()
+
+
+def test_lock_outside_of_tasks_leaves_the_lease_of_its_worker_alone(make_app: Callable[[], Celery]):
+    # Given a process that is a node itself
+    app = make_app()
+    app.ha.store.leases.open(Node("node", "node@host"))
+    session = app.ha.store.court.look().session
+    before = app.ha.store.court.look().nodes["node"].connections
+    # When it takes a lock outside of any task
+    with app.ha.lock("x"):
+        # Then the node's connections stay what they are
+        app.ha.store.leases.renew("node")
+        seen = app.ha.store.court.look()
+    assert seen.session == session
+    assert seen.nodes["node"].connections == before
 
 
 def _stack(thread: threading.Thread) -> list[str]:
