@@ -148,11 +148,14 @@ class Lock:
         asked = False
         while True:
             try:
-                # A first answer may have been lost: then "not held" is what we wanted.
-                return self._locks.release(self.name, self.holder, token) or asked
+                held = self._locks.release(self.name, self.holder, token)
             except StoreUnavailable:
                 if monotonic() > deadline:
                     raise
+            else:
+                # A first answer may have been lost: then "not held" is what we wanted, unless somebody else
+                # may have had it before we asked again.
+                return bool(held) or (asked and held is not None and monotonic() < self.held_until)
             asked = True
             sleep(RELEASE_AGAIN)
 

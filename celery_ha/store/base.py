@@ -160,8 +160,12 @@ class LockStore(ABC):
         """
 
     @abstractmethod
-    def release(self, name: str, holder: Holder, token: int) -> bool:
-        """Free the lock if this holder has it with this token, and hand it on."""
+    def release(self, name: str, holder: Holder, token: int) -> bool | None:
+        """Free the lock if this holder has it with this token, and hand it on.
+
+        Returns:
+            Whether it had it; None: its lease is not open, so somebody else may have had it at any time since.
+        """
 
     @abstractmethod
     def holds(self, name: str, holder: Holder, token: int) -> bool:

@@ -4,13 +4,13 @@
 -- ARGV[2]  lease, ARGV[3] claim, ARGV[4] task of the holder
 -- ARGV[5]  token
 -- ARGV[6]  '1': free it; '0': only say whether it is held
--- Returns  1 or 0
+-- Returns  1, 0, or -1: the lease is not open, so nobody knows since when it was not held
 
 -- include: common
 -- include: line
 
 local name, lease, claim, task, token, free = unpack(ARGV)
-if not is_open(lease) then return 0 end
+if not is_open(lease) then return -1 end
 
 local function held(id)
   local lock = lock_of(id)

@@ -56,8 +56,10 @@ class MemoryLocks(LockStore):
                 _leave_line(server, name)
             return answer if waiter.token is None else Grant(waiter.token)
 
-    def release(self, name: str, holder: Holder, token: int) -> bool:
+    def release(self, name: str, holder: Holder, token: int) -> bool | None:
         with self._client.call() as server:
+            if not server.is_open(holder.lease):
+                return None
             slot = _held_slot(server, name, holder, token)
             if slot is not None:
                 _free(server, slot)

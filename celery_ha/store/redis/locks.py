@@ -64,11 +64,11 @@ class RedisLocks(LockStore):
                 self._replicas.confirm(link)
                 return Grant(int(token), again=bool(again))
 
-    def release(self, name: str, holder: Holder, token: int) -> bool:
+    def release(self, name: str, holder: Holder, token: int) -> bool | None:
         return self._held(name, holder, token, free=True)
 
     def holds(self, name: str, holder: Holder, token: int) -> bool:
-        return self._held(name, holder, token, free=False)
+        return bool(self._held(name, holder, token, free=False))
 
     def ended(self, claims: tuple[str, ...], tasks: tuple[str, ...] = ()) -> int:
         with self._pool.link() as link:
@@ -90,9 +90,10 @@ class RedisLocks(LockStore):
             served: int = link.run_script("lock_sweep", SWEEP)
         return served
 
-    def _held(self, name: str, holder: Holder, token: int, *, free: bool) -> bool:
+    def _held(self, name: str, holder: Holder, token: int, *, free: bool) -> bool | None:
         with self._pool.link() as link:
-            return bool(link.run_script("lock_release", name, *_fields(holder), token, int(free)))
+            held: int = link.run_script("lock_release", name, *_fields(holder), token, int(free))
+        return None if held < 0 else bool(held)
 
     def _stand_in_line(self, link: Link, name: str, lease: str, answer: str, deadline: float) -> bytes:
         """Wait for the token, at most until the deadline; what comes at the last moment counts.
