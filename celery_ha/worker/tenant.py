@@ -53,9 +53,7 @@ class Tenant:
         """
         lease = self._open()
         holder = Holder(lease, f"{lease}.{next(self._numbers)}", "")
-        return Attempt(
-            holder, self._store.locks, inherit=0.0, acks_late=False, lost=lambda: self._has_lost(lease)
-        )
+        return Attempt(holder, self._store.locks, inherit=0.0, acks_late=False, lost=lambda: self._has_lost(lease))
 
     def forget(self, holder: Holder) -> None:
         """Make sure that a holder who got no answer holds nothing: asked again until the store answers.
@@ -64,15 +62,18 @@ class Tenant:
         """
 
         def free() -> None:
-            while not self._over.is_set():
-                try:
-                    self._store.locks.ended((holder.claim,))
-                except StoreUnavailable:
-                    self._over.wait(AGAIN)
-                else:
-                    return
+            over = False
+            while not over:
+                over = self._freed(holder) or self._over.wait(AGAIN)
 
         threading.Thread(target=free, name="ha-forget", daemon=True).start()
+
+    def _freed(self, holder: Holder) -> bool:
+        try:
+            self._store.locks.ended((holder.claim,))
+        except StoreUnavailable:
+            return False
+        return True
 
     def close(self) -> None:
         """Say goodbye; what is still held is freed by the workers."""
@@ -107,20 +108,24 @@ class Tenant:
         return keeper
 
     def _keep(self, keeper: Keeper) -> None:
-        while not self._over.is_set():
-            try:
-                self._pause(keeper.lease, keeper.step().again_in)
-            except Fenced:
-                if not self._over.is_set():
-                    logger.error(  # noqa: TRY400 - the cause is in the sentence
-                        "Lease %s was fenced: the locks of this process are free", keeper.lease
-                    )
-                return
-            except StoreUnavailable:
-                self._over.wait(RETRY)
-            except Exception:
-                logger.exception("Renewing lease %s failed; trying again in %s s", keeper.lease, AGAIN)
-                self._over.wait(AGAIN)
+        while not (keeper.over or self._over.is_set()):
+            self._over.wait(self._keep_once(keeper))
+
+    def _keep_once(self, keeper: Keeper) -> float:
+        """Renew and watch until the next renewal is due; returns for how many seconds to do nothing."""
+        try:
+            self._pause(keeper.lease, keeper.step().again_in)
+        except Fenced:
+            if not self._over.is_set():
+                logger.error(  # noqa: TRY400 - the cause is in the sentence
+                    "Lease %s was fenced: the locks of this process are free", keeper.lease
+                )
+        except StoreUnavailable:
+            return RETRY
+        except Exception:
+            logger.exception("Renewing lease %s failed; trying again in %s s", keeper.lease, AGAIN)
+            return AGAIN
+        return 0.0
 
     def _pause(self, lease: str, seconds: float) -> None:
         """Until the next renewal is due; a connection that is cut meanwhile is noticed at once, as others notice it.

@@ -137,18 +137,6 @@ def test_a_connection_id_reused_after_a_restart_is_not_taken_for_the_registered_
     assert store.court.look().present == frozenset()
 
 
-@pytest.mark.parametrize("first", ["live", "stale"])
-def test_a_connection_whose_id_another_lease_registered_in_an_earlier_run_is_seen(redis_server, store, admin, first):
-    other = RedisStore(redis_server.url)
-    for lease in sorted(["live", "stale"], key=lambda lease: lease != first):
-        (store if lease == "live" else other).leases.open(Node(lease, f"{lease}@host"))
-    mine = store.court.look().nodes["live"].connections
-    admin.hset("_ha:conns", "stale", " ".join(mine))
-
-    assert store.court.look().present == set(mine)
-    other.close()
-
-
 def test_a_new_server_run_grants_nothing_for_a_ttl(start_redis):
     server = start_redis("--appendonly", "yes", "--appendfsync", "always")
     store = RedisStore(server.url)

@@ -150,8 +150,11 @@ def _was_overtaken(made: History, first: Hold, heir: Hold, claim: str) -> bool:
         for span in (*made.stops, *made.cuts, *made.downs)
     )
     # Who gave up at that very moment may have been on the way out.
-    return first.outcome != "unavailable" and not harmed and first.pid not in made.kills and (
-        heir.served < first.ended - SLACK / 2
+    return (
+        first.outcome != "unavailable"
+        and not harmed
+        and first.pid not in made.kills
+        and (heir.served < first.ended - SLACK / 2)
     )
 
 

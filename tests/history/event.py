@@ -38,9 +38,7 @@ class Event:
 
     def __str__(self) -> str:
         shown = [
-            f"{spec.name}={value}"
-            for spec in fields(self)[2:]
-            if (value := getattr(self, spec.name)) != spec.default
+            f"{spec.name}={value}" for spec in fields(self)[2:] if (value := getattr(self, spec.name)) != spec.default
         ]
         return f"{self.at:.6f} {self.kind:11} {' '.join(shown)}"
 

@@ -18,7 +18,14 @@ def at(seconds: float, kind: str, pid: int = 0, hold: int = 0, **what: object) -
 
 
 def holding(
-    pid: int, *, since: float, until: float, asked: float | None = None, hold: int = 1, told: bool = False, **terms: object
+    pid: int,
+    *,
+    since: float,
+    until: float,
+    asked: float | None = None,
+    hold: int = 1,
+    told: bool = False,
+    **terms: object,
 ) -> list[Event]:
     """A whole hold, from just after the server's grant to just before the release."""
     token = round(since * 1_000_000)

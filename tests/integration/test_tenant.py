@@ -59,7 +59,7 @@ class Caller(threading.Thread):
         try:
             with self._app.ha.lock("x"):
                 self._body()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - told by whoever waits for us
             self.end = error
 
     def interrupt(self) -> None:

@@ -102,9 +102,7 @@ class RedisLocks(LockStore):
         """
         while (left := deadline - time.monotonic()) > 0:
             piece = max(min(left, self._slice), 0.001)
-            reply, is_open = link.call(
-                ("BLPOP", answer, f"{piece:.3f}"), ("HEXISTS", f"{self._prefix}leases", lease)
-            )
+            reply, is_open = link.call(("BLPOP", answer, f"{piece:.3f}"), ("HEXISTS", f"{self._prefix}leases", lease))
             if reply is not None:
                 token: bytes = reply[1]
                 return token
