@@ -102,6 +102,14 @@ def nothing_is_lost_without_a_cause(made: History) -> Iterator[Violation]:
             yield Violation("false death", f"{hold} lost its lock in good health", hold.lock, hold.told)
 
 
+def nobody_is_turned_away_early(made: History) -> Iterator[Violation]:
+    """Who was not stopped, killed or cut off by a loss of memory waits for as long as it wanted to (G5)."""
+    for hold in made.holds:
+        if hold.outcome == "busy" and hold.ended < min(hold.asked + hold.wait, made.cause(hold)):
+            waited = hold.ended - hold.asked
+            yield Violation("turned away", f"{hold} waited {waited:.2f} s of {hold.wait}", hold.lock, hold.ended)
+
+
 def every_loss_is_told(made: History) -> Iterator[Violation]:
     """A holder whose lock was granted to somebody else hears of it, within a TTL of when it can (G3)."""
     for lock, holds in _by_lock(made.granted()).items():
@@ -118,22 +126,21 @@ def every_loss_is_told(made: History) -> Iterator[Violation]:
 
 
 def lines_are_served_in_order(made: History) -> Iterator[Violation]:
-    """Of two that were seen in line the first is granted first, unless it stepped out, died or was given up."""
+    """Who was seen in line is granted before whoever stood behind or asked later, unless it stepped out or was struck."""
     granted = {hold.claim: hold for hold in made.granted()}
+    by_lock = _by_lock(made.granted())
     asks: dict[tuple[int, str], list[Hold]] = defaultdict(list)
     for hold in made.holds:
         asks[hold.pid, hold.lock].append(hold)
     told: set[tuple[str, str]] = set()
     for seen in made.events:
-        # Where several hold a lock its slots free up in parallel, but the line is one: the rule is the same.
         for at, (pid, claim) in enumerate(seen.line):
-            for _, later in seen.line[at + 1 :]:
-                heir = granted.get(later)
-                if heir is None or (claim, later) in told:
-                    continue
-                first = granted.get(claim) or _ask_at(asks[pid, seen.lock], seen.at)
-                if first is not None and _was_overtaken(made, first, heir, claim):
-                    told.add((claim, later))
+            first = granted.get(claim) or _ask_at(asks[pid, seen.lock], seen.at)
+            behind = [granted[later] for _, later in seen.line[at + 1 :] if later in granted]
+            after = [hold for hold in by_lock[seen.lock] if hold.asked > seen.at]
+            for heir in (*behind, *after) if first is not None else ():
+                if (claim, heir.claim) not in told and _was_overtaken(made, first, heir, claim):
+                    told.add((claim, heir.claim))
                     yield Violation("out of order", f"{first} stood before {heir}", seen.lock, heir.served)
 
 
@@ -185,6 +192,7 @@ RULES: tuple[Callable[[History], Iterator[Violation]], ...] = (
     no_more_holders_than_the_limit,
     tokens_grow,
     nothing_is_lost_without_a_cause,
+    nobody_is_turned_away_early,
     every_loss_is_told,
     lines_are_served_in_order,
     all_ends_well,

@@ -88,7 +88,7 @@ class Client:
         """Hold locks one inside the other, note all of it, and touch what they guard."""
         self._number += 1
         (name, *inner), number = names, self._number
-        self._note("ask", name, number, limit=LOCKS[name], max_hold=max_hold)
+        self._note("ask", name, number, limit=LOCKS[name], max_hold=max_hold, wait=-1.0 if timeout is None else timeout)
         lock, outcome = None, "released"
         try:
             with self.app.ha.lock(name, timeout, limit=LOCKS[name], max_hold=max_hold or None) as lock:

@@ -33,6 +33,8 @@ class Event:
     limit: int = 1
     #: Seconds; 0: never.
     max_hold: float = 0.0
+    #: Seconds to stand in line for it; -1: as long as it takes.
+    wait: float = 0.0
     #: Process id and claim of all in a ``line``, the first one first.
     line: tuple[tuple[int, str], ...] = ()
 

@@ -24,6 +24,8 @@ class Hold:
     asked: float
     limit: int = 1
     max_hold: float = 0.0
+    #: Seconds it was ready to wait.
+    wait: float = 0.0
     granted: float = inf
     token: int = 0
     claim: str = ""
@@ -41,7 +43,7 @@ class Hold:
     @property
     def served(self) -> float:
         """When the server granted it: a token is the server's time in microseconds (rule 12)."""
-        return self.token / 1_000_000
+        return self.token / 1_000_000 if self.was_granted else inf
 
     def __str__(self) -> str:
         return f"{self.lock}: token {self.token} of process {self.pid} (hold {self.number})"
@@ -75,7 +77,7 @@ class History:
         return sorted((hold for hold in self.holds if hold.was_granted), key=lambda hold: hold.token)
 
     def cause(self, hold: Hold) -> float:
-        """From when on the lock may rightly be gone although its holder did not give it back."""
+        """From when on the lock, or a place in line for it, may rightly be gone although nobody gave it back."""
         return min(self._causes(hold), default=inf)
 
     def _causes(self, hold: Hold) -> Iterator[float]:
@@ -87,7 +89,7 @@ class History:
             if stop.pid == hold.pid and hold.asked <= stop.until + SLACK and self._is_reason(stop):
                 yield stop.since
         for down in self.downs:
-            if not down.kept and hold.served <= down.until:
+            if not down.kept and (hold.served if hold.was_granted else hold.asked) <= down.until:
                 yield down.since
 
     def _is_reason(self, stop: Span) -> bool:
@@ -119,7 +121,8 @@ def history(events: Iterable[Event], ttl: float) -> History:
     open_: dict[tuple[int, int], Hold] = {}
     for event in made.events:
         if event.kind == "ask":
-            hold = Hold(event.pid, event.hold, event.lock, event.at, event.limit, event.max_hold)
+            wait = inf if event.wait < 0 else event.wait
+            hold = Hold(event.pid, event.hold, event.lock, event.at, event.limit, event.max_hold, wait)
             open_[event.pid, event.hold] = hold
             made.holds.append(hold)
         elif event.hold:

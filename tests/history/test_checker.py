@@ -126,6 +126,21 @@ def test_max_hold_is_a_cause_once_it_is_over():
     assert rules(holding(1, since=10, until=11, told=True, max_hold=5.0)) == {"false death"}
 
 
+@pytest.mark.parametrize(
+    ("wait", "blows", "broken"),
+    [
+        (3.0, [], set()),
+        (3.5, [], {"turned away"}),
+        (-1.0, [], {"turned away"}),
+        (-1.0, [at(10.2, "cut", 1)], {"turned away"}),
+        (-1.0, stopped(10.1, 13.0), set()),
+    ],
+    ids=["in time", "too early", "would wait for ever", "cut", "long stop"],
+)
+def test_caller_that_is_turned_away_early_is_found(wait: float, blows: list[Event], broken: set[str]):
+    assert rules([at(10, "ask", 1, 1, wait=wait), at(13.01, "busy", 1, 1)], blows) == broken
+
+
 def test_loss_that_is_not_told_is_found():
     frozen, heir = stopped(10.1, 13.0), holding(2, since=12.5, until=12.9)
     assert rules(holding(1, since=10, until=13.1, told=True), frozen, heir) == set()
@@ -162,6 +177,12 @@ def test_line_that_is_served_in_order_breaks_nothing():
     first, second = holding(2, since=11, until=12, asked=10.1), holding(3, since=12.1, until=13, asked=10.2)
     assert rules([in_line(10.5, 2, 3), in_line(11.5, 3)], first, second) == set()
     assert rules([in_line(10.5, 3, 2), in_line(11.5, 3)], first, second) == {"out of order"}
+
+
+def test_who_asks_later_and_is_served_before_the_line_is_found():
+    first, second = holding(2, since=12, until=13, asked=10.1), holding(3, since=11, until=11.5, asked=10.6)
+    assert rules([in_line(10.5, 2)], first, second) == {"out of order"}
+    assert rules([in_line(10.7, 2)], first, second) == set(), "who of the two came first is not known"
 
 
 def test_who_is_overtaken_and_then_gives_up_is_found(overtaken):
