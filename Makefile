@@ -4,14 +4,14 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-TESTS := $(wildcard tests/unit tests/contract tests/simulation tests/integration tests/chaos)
+TESTS := $(wildcard tests/unit tests/contract tests/simulation tests/integration tests/chaos tests/history)
 
 # No notices about newer versions or unreachable mirrors between the lines that matter.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export PIP_QUIET := 2
 
-.PHONY: help install services test test-fast matrix lint format demo bench chaos clean
+.PHONY: help install services test test-fast matrix lint format demo bench chaos history clean
 
 help:
 	@echo "make install    .venv with celery_ha and everything to test and lint it"
@@ -22,6 +22,7 @@ help:
 	@echo "make demo       kill a worker and watch its tasks move   (ARGS='...' are passed on)"
 	@echo "make bench      every figure beside plain Celery          (ARGS='...' are passed on)"
 	@echo "make chaos      kill and freeze workers for a while      (ARGS='...' are passed on)"
+	@echo "make history    judge what clients saw of their locks    (ARGS='...' are passed on)"
 
 install: $(INSTALLED)
 
@@ -38,7 +39,7 @@ test: install services
 	@$(MAKE) --no-print-directory matrix
 
 test-fast: install
-	$(BIN)/python -m pytest -q $(filter-out tests/integration tests/chaos,$(TESTS)) $(ARGS)
+	$(BIN)/python -m pytest -q $(filter-out tests/integration tests/chaos tests/history,$(TESTS)) $(ARGS)
 
 matrix:
 	$(BIN)/python tools/matrix.py
@@ -61,6 +62,9 @@ bench: install services
 
 chaos: install services
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+history: install services
+	$(BIN)/python -m tests.history $(ARGS)
 
 clean:
 	rm -rf .venv .venv-matrix .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -17,17 +17,16 @@ from celery._state import connect_on_app_finalize
 from celery_ha.brokers.connect import BrokerAccess
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.config import Config, defaults_for, found, read
-from celery_ha.errors import ConfigError, LockBusy, StoreUnavailable
+from celery_ha.errors import ConfigError, StoreUnavailable
 from celery_ha.failover.namesake import make_sure_of
-from celery_ha.locks.attempt import current_attempt
-from celery_ha.locks.inside import inside
-from celery_ha.locks.lock import Lock, busy_message
-from celery_ha.locks.watch import OnLost, watched
+from celery_ha.locks.lock import Lock
+from celery_ha.locks.terms import OnLost, Terms
 from celery_ha.parking.redis import RedisParking
 from celery_ha.store.base import LockStore, Store
 from celery_ha.store.redis.store import RedisStore
 from celery_ha.worker.claimed import guarded
 from celery_ha.worker.heartbeats import Heartbeats
+from celery_ha.worker.hold import hold
 from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.step import LeaseStep
 from celery_ha.worker.tenant import Tenant
@@ -114,6 +113,9 @@ class HA:
 
     @cached_property
     def _store(self) -> Store:
+        return self._new_store()
+
+    def _new_store(self) -> Store:
         timeout = self.config.store_timeout
         if self.config.store is not None:
             return RedisStore(self.config.store, prefix=self.config.prefix, timeout=timeout)
@@ -158,35 +160,22 @@ class HA:
             on_lost: as of ``locked_task``; ``kill`` is for prefork children, elsewhere it is ``raise``.
 
         Raises:
-            LockBusy: not granted in time.
+            ConfigError: a term cannot be used.
+            LockBusy: not granted in time; in a task also when its worker was given up.
             LockLost: raised in the block when the lock is gone.
             StoreUnavailable: the store did not answer; nothing is held, or will not be for long.
         """
+        terms = Terms("wait", timeout or None, limit, max_hold, on_lost)
         deadline = monotonic() + (inf if timeout is None else timeout)
-        attempt = current_attempt() or self.tenant.attempt(deadline)
-        lock = Lock(attempt.locks, name, attempt.holder, inherit=attempt.inherit, limit=limit, max_hold=max_hold)
-        try:
-            grant = lock.acquire(max(0.0, deadline - monotonic()))
-        except StoreUnavailable as error:
-            if not attempt.holder.task:
-                self.tenant.forget(attempt.holder)
-            raise StoreUnavailable(
-                f"the lock {name!r} was not granted: the store ({self.store_url}) does not answer: {error}"
-            ) from error
-        if grant.token is None:
-            raise LockBusy(busy_message(name, grant.holder))
-        try:
-            with inside([lock]), watched([lock], on_lost, attempt.lost):
-                yield lock
-        finally:
-            lock.release()
+        with hold(name, terms, deadline, self) as lock:
+            yield lock
 
     @property
     def tenant(self) -> Tenant:
         """The lease of this process for locks outside of tasks; made on first use, by each process anew."""
         with self._mutex_of_this_process():
             if self._tenant is None:
-                self._tenant = Tenant(self._store, self.config)
+                self._tenant = Tenant(self._new_store(), self.config)
             return self._tenant
 
     def has_lost(self, lease: str) -> bool:
@@ -238,7 +227,7 @@ class HA:
             watch_loop=pool == "prefork",
         )
         self.node.heartbeats = Heartbeats(self.app)
-        if isinstance(self.store, RedisStore) and config.store in {None, self.app.conf.broker_url}:
+        if isinstance(self.store, RedisStore) and config.store in (None, access.full_url):
             self.node.claims.parking = RedisParking(self.store, self.node.broker.layout)
         try:
             self.node.open()

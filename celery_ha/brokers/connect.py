@@ -36,6 +36,8 @@ class BrokerAccess:
                 "write a redis://, rediss://, redis+socket:// or sentinel:// URL"
             )
         self.url = self._connection.as_uri()
+        #: The same with its password.
+        self.full_url = str(self._connection.as_uri(include_password=True))
 
     def client(self, *, timeout: float | None, retries: int = 0) -> redis_py.Redis:
         """A client with a pool of its own.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 from celery_ha.locks.lock import Lock
@@ -37,4 +37,5 @@ def inside(locks: Iterable[Lock]) -> Iterator[None]:
     try:
         yield
     finally:
-        _inside.reset(before)
+        with suppress(ValueError):  # left in another context than it was entered in
+            _inside.reset(before)

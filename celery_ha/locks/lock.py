@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from math import inf
 from time import monotonic, sleep
 from types import TracebackType
@@ -10,6 +11,7 @@ from types import TracebackType
 from celery_ha.errors import LockBusy, LockLost, StoreUnavailable
 from celery_ha.model import Grant, Holder
 from celery_ha.store.base import LockStore
+from celery_ha.store.persistent import Persistent
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ class Lock:
         self._max_hold = max_hold
         self._token: int | None = None
         self._borrowed = False
+        self._unanswered = False
+        self._pid = os.getpid()
 
     def __repr__(self) -> str:
         state = "not held" if self._token is None else f"token {self._token}"
@@ -70,6 +74,15 @@ class Lock:
             raise LockLost(f"the lock {self.name!r} is not held")
         return self._token
 
+    @property
+    def settled(self) -> bool:
+        """Nothing is held as far as the store told, and no answer of it is missing.
+
+        A call that was interrupted, by an exception raised in this thread from outside or by a store that
+        does not answer, leaves one unsettled: only the end of its claim surely frees it.
+        """
+        return self._token is None and not self._unanswered
+
     def acquire(self, wait: float = 0.0) -> Grant:
         """Ask for the lock.
 
@@ -85,10 +98,12 @@ class Lock:
         **Failure:** dying right after leaves the lock to the settlement of the lease.
         """
         asked = monotonic()
+        self._unanswered = True
         grant = self._locks.acquire(
             self.name, self.holder, inherit=self._inherit, limit=self.limit, max_hold=self._max_hold, wait=wait
         )
         self._token, self.lost = grant.token, False
+        self._unanswered, self._pid = False, os.getpid()
         if self._max_hold is not None:
             # Rather too early than too late; from when a waiter was granted it, only the store knows.
             self.held_until = (monotonic() if wait else asked) + self._max_hold
@@ -107,8 +122,11 @@ class Lock:
 
         **Failure:** dying before the answer leaves the lock free, or to the settlement of the lease.
         """
-        token, self._token = self.token, None
-        if self._borrowed:
+        token = self.token
+        self._unanswered = not self._borrowed
+        self._token = None
+        if self._borrowed or self._pid != os.getpid():  # a forked child leaves the block of its parent
+            self._unanswered = False
             return True
         try:
             released = self._release(token)
@@ -117,6 +135,11 @@ class Lock:
                 "The lock %r (token %d) stays until its lease ends: %s", self.name, token, error
             )
             return True
+        except BaseException:
+            # Raised in this thread from outside: somebody else has to give it back.
+            Persistent().run(lambda: self._locks.release(self.name, self.holder, token))
+            raise
+        self._unanswered = False
         if not released:
             self.lost = True
             log.warning(
@@ -133,13 +156,21 @@ class Lock:
         asked = False
         while True:
             try:
-                # A first answer may have been lost: then "not held" is what we wanted.
-                return self._locks.release(self.name, self.holder, token) or asked
+                held = self._locks.release(self.name, self.holder, token)
             except StoreUnavailable:
                 if monotonic() > deadline:
                     raise
+            else:
+                # A first answer may have been lost: then "not held" is what we wanted, unless somebody else
+                # may have had it before we asked again.
+                return bool(held) or (asked and held is not None and monotonic() < self.held_until)
             asked = True
             sleep(RELEASE_AGAIN)
+
+    def give_back(self) -> None:
+        """Release it if it is held; what leaves a block calls it."""
+        if self._token is not None:
+            self.release()
 
     def check(self) -> None:
         """Make sure that the lock is still held; call it before touching what the lock guards.
@@ -162,7 +193,7 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release()
+        self.give_back()
 
 
 def busy_message(name: str, holder: Holder | None) -> str:

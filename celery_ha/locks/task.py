@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import wraps
 from math import inf
-from typing import Literal, ParamSpec, TypeVar, get_args
+from typing import ParamSpec, TypeVar
 
 from celery_ha.errors import ConfigError, StoreUnavailable
 from celery_ha.locks.attempt import Attempt, current_attempt
@@ -15,38 +14,11 @@ from celery_ha.locks.busy import Busy, refusal
 from celery_ha.locks.inside import inside, is_inside
 from celery_ha.locks.key import KeySource, LockKey
 from celery_ha.locks.lock import Lock
-from celery_ha.locks.watch import OnLost, watched
+from celery_ha.locks.terms import OnBusy, OnLost, Terms
+from celery_ha.locks.watch import watched
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-OnBusy = Literal["requeue", "wait", "skip", "raise"]
-
-
-@dataclass(frozen=True)
-class Terms:
-    """On what terms a task takes its locks; see :func:`locked_task`."""
-
-    on_busy: OnBusy
-    timeout: float | None
-    limit: int
-    max_hold: float | None
-    on_lost: OnLost
-
-    def __post_init__(self) -> None:
-        for name, choice in (("on_busy", OnBusy), ("on_lost", OnLost)):
-            if getattr(self, name) not in get_args(choice):
-                raise ConfigError(
-                    f"locked_task({name}={getattr(self, name)!r}): write one of {', '.join(get_args(choice))}"
-                )
-        if isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 1:
-            raise ConfigError(f"locked_task(limit={self.limit!r}): write a whole number, 1 or more")
-        for name in ("max_hold", "timeout"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < inf:
-                raise ConfigError(f"locked_task({name}={value!r}): write a number of seconds above 0, or None")
-        if self.timeout is not None and self.on_busy != "wait":
-            raise ConfigError(f"locked_task(timeout=...) is for on_busy='wait', not for {self.on_busy!r}")
 
 
 def locked_task(
@@ -124,8 +96,8 @@ def _take(names: Sequence[str], attempt: Attempt, terms: Terms, stack: ExitStack
         lock = Lock(
             attempt.locks, name, attempt.holder, inherit=attempt.inherit, limit=terms.limit, max_hold=terms.max_hold
         )
+        stack.callback(lock.give_back)  # before it is held: a time limit may strike between the two
         _acquire(lock, attempt, terms)
-        stack.callback(lock.release)
         taken.append(lock)
     return taken
 

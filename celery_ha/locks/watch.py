@@ -15,16 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic, sleep
-from typing import Literal
 
 from billiard import current_process
 
 from celery_ha.errors import LockLost
 from celery_ha.locks.lock import Lock
+from celery_ha.locks.terms import OnLost
 
 log = logging.getLogger(__name__)
-
-OnLost = Literal["raise", "kill", "flag"]
 
 #: Seconds between two looks.
 LOOK_EVERY = 0.25
@@ -52,8 +50,8 @@ class _Watcher:
         with self.mutex:
             self._watches.append(watch)
             if not self._runs:
-                self._runs = True
                 threading.Thread(target=self._run, name="ha-locks", daemon=True).start()
+                self._runs = True
 
     def remove(self, watch: _Watch) -> None:
         """Not told anything any more once this returns."""
@@ -98,8 +96,8 @@ def watched(locks: Sequence[Lock], on_lost: OnLost, given_up: Callable[[], bool]
         return
     watch = _Watch(locks, on_lost, given_up, threading.get_ident())
     watcher = _of_this_process()
-    watcher.add(watch)
     try:
+        watcher.add(watch)
         yield
     finally:
         watcher.remove(watch)

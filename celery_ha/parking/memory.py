@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery_ha.brokers.memory import MemoryBrokerServer
 from celery_ha.model import Holder, Parked
 from celery_ha.store.base import Parking
-from celery_ha.store.memory.locks import end_claims, is_due_to, serve_line, stand_in_line
+from celery_ha.store.memory.locks import end_claims, free_lock, is_due_to, serve_line, stand_in_line
 from celery_ha.store.memory.server import Waiter
 from celery_ha.store.memory.store import MemoryStore
 
@@ -41,5 +41,8 @@ class MemoryParking(Parking):
             )
             stand_in_line(server, name, limit, waiter)
             end_claims(server, (holder.claim,))
+            # All or none: what was kept for it meanwhile is for others while it waits here.
+            for slot in [slot for slot, lock in locks.items() if lock.holder == Holder("", "", holder.task)]:
+                free_lock(server, slot)
             serve_line(server, name, limit)
             return Parked.PARKED

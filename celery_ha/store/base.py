@@ -138,7 +138,8 @@ class LockStore(ABC):
             wait: seconds to stand in line for it; those who stand there are served in the order they came.
 
         Returns:
-            The grant; busy after ``wait`` seconds.
+            The grant; busy after ``wait`` seconds, or as soon as nothing will be granted any more because
+            the lease is fenced or the claim over.
 
         Raises:
             StoreUnavailable: the store did not answer, not within ``wait`` seconds either; the lock may have
@@ -158,8 +159,12 @@ class LockStore(ABC):
         """
 
     @abstractmethod
-    def release(self, name: str, holder: Holder, token: int) -> bool:
-        """Free the lock if this holder has it with this token, and hand it on."""
+    def release(self, name: str, holder: Holder, token: int) -> bool | None:
+        """Free the lock if this holder has it with this token, and hand it on.
+
+        Returns:
+            Whether it had it; None: its lease is not open, so somebody else may have had it at any time since.
+        """
 
     @abstractmethod
     def holds(self, name: str, holder: Holder, token: int) -> bool:

@@ -149,7 +149,7 @@ class Consumer(consumer.Consumer):
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Celery logs it, tells FAILURE and rejects it; the first ending counts, and says why."""
-        message.channel.qos.bury(str(message.delivery_tag), f"unknown task: {exc}")
+        self._end(message, f"unknown task: {exc}")
         super().on_unknown_task(body, message, exc)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
@@ -159,7 +159,14 @@ class Consumer(consumer.Consumer):
         logger.error(
             "A message goes to the dead letters: %s. Headers: %.200r", reason, getattr(message, "headers", None)
         )
-        message.channel.qos.bury(str(message.delivery_tag), reason)
+        self._end(message, reason)
+
+    def _end(self, message: Any, reason: str) -> None:
+        """To the dead letters; what is locked in trust for it is free (rule 9)."""
+        claim, headers = str(message.delivery_tag), getattr(message, "headers", None)
+        message.channel.qos.bury(claim, reason)
+        if isinstance(headers, dict) and headers.get("id"):
+            self.node.locks_ended(claim, str(headers["id"]))
 
     # -- shards -----------------------------------------------------------------------------
 

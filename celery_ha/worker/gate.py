@@ -138,7 +138,7 @@ class Gate:
         self.leave(request)
 
     def dropped(self, request: Any) -> None:
-        """Revoked or expired: what is locked in trust for it is free (rule 9)."""
+        """It will not come back: what is locked in trust for it is free (rule 9)."""
         self._node.locks_ended(claim_of(request), request.id)
 
     def child_gone(self, request: Any) -> None:
@@ -159,6 +159,7 @@ class Gate:
         elif isinstance(exc, TypeError) and (reason := misfit(request)):
             # Celery tells FAILURE; the first ending counts, so its ack does not drop the message.
             self._node.claims.bury(claim_of(request), f"wrong arguments: {reason}")
+            self.dropped(request)
         return False
 
     def stand_in_line(self, request: Any, busy: Busy) -> None:

@@ -17,12 +17,13 @@ from celery_ha.failover.keeper import Keeper
 from celery_ha.locks.attempt import Attempt
 from celery_ha.model import Holder, Node
 from celery_ha.store.base import Store
+from celery_ha.store.persistent import Persistent
 from celery_ha.worker.claimless import Claimless
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two tries to reach the store.
-AGAIN = 0.5
+#: Seconds between two tries to reach the store, and before a cut connection is made anew.
+AGAIN, RETRY = 0.5, 0.1
 
 
 class Tenant:
@@ -33,7 +34,7 @@ class Tenant:
     needs a tenant of its own.
 
     Args:
-        store: leases and locks.
+        store: leases and locks; its connections are this lease's alone, by which it is judged.
         config: settings.
     """
 
@@ -44,6 +45,13 @@ class Tenant:
         self._keeper: Keeper | None = None
         self._numbers = itertools.count(1)
         self._over = threading.Event()
+        self._pid = os.getpid()
+
+    @property
+    def lease(self) -> str:
+        """The current one; empty if there is none."""
+        keeper = self._keeper
+        return "" if keeper is None or keeper.over else keeper.lease
 
     def attempt(self, deadline: float) -> Attempt:
         """On whose behalf a lock is taken here; every call is another holder.
@@ -63,15 +71,12 @@ class Tenant:
 
         **Failure:** dying before leaves its locks to the settlement of the lease.
         """
-
-        def free() -> None:
-            while not (self._over.is_set() or self._ended(holder)):
-                self._over.wait(AGAIN)
-
-        threading.Thread(target=free, name="ha-forget", daemon=True).start()
+        Persistent().run(lambda: self._store.locks.ended((holder.claim,)))
 
     def close(self) -> None:
-        """Say goodbye; what is still held is freed by the workers."""
+        """Say goodbye; what is still held is freed by the workers. In a forked child: nothing, it is its parent's."""
+        if self._pid != os.getpid():
+            return
         self._over.set()
         with self._mutex:
             if self._keeper is not None and not self._keeper.over:
@@ -109,27 +114,34 @@ class Tenant:
         return keeper
 
     def _keep(self, keeper: Keeper) -> None:
-        while not self._over.is_set():
-            again_in = AGAIN
-            try:
-                again_in = keeper.step().again_in
-            except Fenced:
-                if not self._over.is_set():
-                    logger.error(  # noqa: TRY400 - the cause is in the sentence
-                        "Lease %s was fenced: the locks of this process are free", keeper.lease
-                    )
-                return
-            except Exception:
-                logger.exception("Renewing lease %s failed; trying again in %s s", keeper.lease, AGAIN)
-            self._over.wait(again_in)
+        while not (keeper.over or self._over.is_set()):
+            self._over.wait(self._keep_once(keeper))
 
-    def _ended(self, holder: Holder) -> bool:
+    def _keep_once(self, keeper: Keeper) -> float:
+        """Renew and watch until the next renewal is due; returns for how many seconds to do nothing."""
         try:
-            self._store.locks.ended((holder.claim,))
+            self._pause(keeper.lease, keeper.step().again_in)
+        except Fenced:
+            if not self._over.is_set():
+                logger.error(  # noqa: TRY400 - the cause is in the sentence
+                    "Lease %s was fenced: the locks of this process are free", keeper.lease
+                )
         except StoreUnavailable:
-            return False
-        return True
+            return RETRY
+        except Exception:
+            logger.exception("Renewing lease %s failed; trying again in %s s", keeper.lease, AGAIN)
+            return AGAIN
+        return 0.0
+
+    def _pause(self, lease: str, seconds: float) -> None:
+        """Until the next renewal is due; a connection that is cut meanwhile is noticed at once, as others notice it.
+
+        Raises:
+            StoreUnavailable: it was cut: renew now.
+        """
+        until = monotonic() + seconds
+        while (left := until - monotonic()) > 0 and not self._over.is_set():
+            self._store.leases.wait(lease, left)
 
     def _has_lost(self, lease: str) -> bool:
-        keeper = self._keeper
-        return keeper is None or keeper.lease != lease or keeper.over
+        return self.lease != lease

@@ -134,6 +134,28 @@ def test_a_waiter_whose_claim_ended_is_passed_over(member, wait_for):
     assert gone.result(LONG).token is None
 
 
+def test_a_fenced_holder_is_not_told_that_it_had_the_lock_to_the_end(member, judge):
+    a = member("a")
+    grant = acquire(a)
+    assert judge.fence(a)
+
+    assert release(a, grant) is None
+
+
+def test_a_caller_that_was_given_up_before_it_asked_does_not_wait(member, judge, callers):
+    b = member("b")
+    assert judge.fence(b)
+
+    assert callers.submit(acquire, b, wait=LONG).result(LONG / 2).token is None
+
+
+def test_a_caller_whose_claim_ended_before_it_asked_does_not_wait(member, callers):
+    b = member("b")
+    b.store.locks.ended(("b.1",))
+
+    assert callers.submit(acquire, b, wait=LONG).result(LONG / 2).token is None
+
+
 def test_a_dead_holders_lock_goes_to_the_first_who_waits(member, judge, wait_for):
     a, b = member("a"), member("b")
     acquire(a)
@@ -190,7 +212,7 @@ def test_max_hold_frees_a_lock_whatever_its_holder_does(member, backend):
     new = acquire(b, 2, "t2")
     assert new.token > old.token
     assert not a.store.locks.holds("x", holder(a), old.token)
-    assert not release(a, old)
+    assert release(a, old) is False
     assert b.store.locks.holds("x", holder(b, 2, "t2"), new.token)
 
 

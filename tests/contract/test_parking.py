@@ -11,7 +11,7 @@ import redis
 from celery_ha.brokers.layout import Layout
 from celery_ha.brokers.memory import MemoryBroker, MemoryBrokerServer
 from celery_ha.brokers.redis import RedisBroker
-from celery_ha.model import Holder, Node, Parked
+from celery_ha.model import Ending, Holder, Node, Parked, Settlement
 from celery_ha.parking.memory import MemoryParking
 from celery_ha.parking.redis import RedisParking
 from celery_ha.store.memory import MemoryServer, MemoryStore
@@ -231,3 +231,37 @@ def test_a_dead_holder_hands_on_to_the_parked(yard: Yard) -> None:
     yard.locks.ended((), ("dying",))
 
     assert yard.next().task == "second"
+
+
+def test_when_the_last_worker_has_said_goodbye_what_waits_is_back_in_its_queues(yard: Yard) -> None:
+    yard.store.leases.update("L", queues=("q",))
+    first, token = yard.hold("first")
+    for name in ("second", "third"):
+        yard.park(yard.claim(name))
+    yard.broker.publish("q", b"other")
+    yard.locks.release("x", first, token)
+    woken = yard.next()
+    yard.broker.settle("L", [Settlement(first.claim, Ending.ACK), Settlement(woken.claim, Ending.RELEASE)])
+
+    assert yard.broker.leave("L")
+    assert yard.store.leases.close("L", clean=True)
+
+    yard.open("M")
+    names = [claim.payload for claim in yard.broker.claim("M", ("q",), limit=9, slots=0).claims]
+    assert names == [b"third", b"second", b"other"]
+    assert yard.locks.waiting("x") == 0
+
+
+def test_a_task_that_is_parked_for_one_lock_leaves_another_to_others(yard: Yard) -> None:
+    # Given a task whose turn for one lock has come
+    a, token = yard.hold("a", "x")
+    both = yard.claim("both")
+    yard.park(both, "x")
+    yard.park(yard.claim("next"), "x")
+    yard.hold("b", "y")
+    yard.locks.release("x", a, token)
+    both = yard.next()
+    # When it waits for another one
+    assert yard.park(both, "y") is Parked.PARKED
+    # Then the first goes to the next who waits for it
+    assert yard.next().task == "next"

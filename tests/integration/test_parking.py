@@ -106,6 +106,21 @@ def test_who_waits_in_its_slot_is_served_in_the_same_line(duo: Scene):
     assert duo.ledger.overlaps(duo.harms) == []
 
 
+def test_a_time_limit_while_it_waits_leaves_no_ghost_in_the_line(duo: Scene):
+    # Given a task that waits in its slot for a lock
+    account = duo.batch()
+    (first,) = duo.publish("charge", [account + "first"], account, 3.0)
+    duo.wait_started([first])
+    late = duo.publish("impatient", [account + "late"], account)
+    eventually(lambda: parked(duo, f"account:{account}") == 1)
+    # When its time is over
+    eventually(lambda: parked(duo, f"account:{account}") == 0)
+    # Then the lock is for others
+    others = duo.publish("charge", duo.names(account, 2), account, 0.0)
+    duo.settled([first, *others])
+    assert not set(late) & set(duo.ledger.by_key())
+
+
 def test_several_locks_are_taken_all_or_none_and_nobody_starves(duo: Scene):
     a, b, c = (duo.batch() + name for name in "abc")
     pairs = [(a, b), (b, c), (c, a), (b, a), (c, b), (a, c)] * 3

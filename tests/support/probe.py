@@ -87,6 +87,13 @@ def patient(self, key: object, account: object, seconds: float = 0.05) -> object
     return _run(self, key, seconds, account, current_lock().token)
 
 
+@app.task(bind=True, soft_time_limit=1)
+@locked_task("account:{account}", on_busy="wait")
+def impatient(self, key: object, account: object) -> object:
+    """Is told to stop while it waits."""
+    return _run(self, key, 0, account, current_lock().token)
+
+
 @app.task(bind=True)
 @locked_task("contended:{name}")
 def contend(self, key: object, name: object, seconds: float = 0.05) -> object:

@@ -444,6 +444,34 @@ def test_a_store_that_is_away_at_the_end_fails_no_finished_task(world, caplog, m
     assert [r for r in caplog.records if "stays until its lease ends" in r.message]
 
 
+@pytest.fixture
+def held(world):
+    lock = Lock(world.store.locks, "x", Holder("lease", "lease.1", "t1"), inherit=0.0)
+    assert lock.acquire().token
+    return lock
+
+
+def test_a_release_whose_answer_was_lost_loses_nothing(world, held, monkeypatch):
+    monkeypatch.setattr("celery_ha.locks.lock.RELEASE_AGAIN", 0.0)
+    world.store.lose_next_reply = True
+
+    assert held.release()
+    assert not held.lost
+    assert world.locked == set()
+
+
+def test_a_release_that_arrives_after_the_fence_is_told_of_the_loss(world, held, monkeypatch):
+    def fenced_meanwhile(seconds):
+        world.server.fence_member("lease", 1, "test")
+        world.server.down = False
+
+    monkeypatch.setattr("celery_ha.locks.lock.sleep", fenced_meanwhile)
+    world.server.down = True
+
+    assert not held.release()
+    assert held.lost
+
+
 def test_the_next_delivery_takes_the_lock_of_its_dead_predecessor(world, charge):
     dead = MemoryStore(world.server)
     dead.leases.open(Node("dead", "w2@host"))

@@ -1,4 +1,5 @@
--- Say goodbye: delete a lease that holds nothing, fence one that has luggage (rule 7).
+-- Say goodbye: delete a lease that holds nothing, fence one that has luggage (rule 7). When the last worker has
+-- gone, what waits for locks goes back to its queues: plain Celery may come after us (G8).
 -- KEYS[1]  prefix
 -- ARGV[1]  lease
 -- ARGV[2]  '1' if it holds nothing on the broker
@@ -6,12 +7,25 @@
 
 -- include: common
 -- include: members
+-- include: locks
+-- include: line
+
+-- A process that consumes no queue only takes locks.
+local function has_workers()
+  for _, node in ipairs(redis.call('HVALS', key('nodes'))) do
+    if #cjson.decode(node).queues > 0 then return true end
+  end
+  return false
+end
 
 local lease, clean = unpack(ARGV)
 if not is_open(lease) then return 0 end
 if clean == '1' and redis.call('EXISTS', key('claims:' .. lease)) == 0 then
   forget_member(lease)
   members_changed()
+  if not has_workers() then
+    for _, name in ipairs(redis.call('HKEYS', key('lines'))) do pour(name) end
+  end
   return 1
 end
 fence_member(lease, '0', '"closed with luggage"')

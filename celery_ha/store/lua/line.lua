@@ -1,6 +1,6 @@
 -- Included by the scripts that free or ask for locks; after common. The line of a lock, first come, first served.
 -- An entry is a sequence of netstrings (https://cr.yp.to/proto/netstrings.txt, without the comma):
---   "call", lease, claim, task, inherit, most, answer   a caller that waits: the token goes to list `answer`
+--   "call", lease, claim, task, inherit, most, ask      a caller that waits: the token goes to list `answer:<ask>`
 --   "task", list, bell, task, inherit, payload          a parked message: it goes back to the front of `list`
 -- The form is frozen, as that of in-flight records is: another version must be able to hand on what waits.
 
@@ -51,10 +51,11 @@ local function hand_on(id)
       if redis.call('ZADD', b, 0, '1') == 1 then redis.call('EXPIRE', b, 3600) end
       return true
     end
-    if is_open(a) and redis.call('EXISTS', key('ended:' .. b)) == 0 then
-      local token = grant(id, a, b, c, d, e)
-      redis.call('RPUSH', f, token)
-      redis.call('EXPIRE', f, ANSWER_TTL)
+    -- Whoever has not said lately that it waits may be gone, and would hold the lock for as long as its lease lives.
+    if is_open(a) and redis.call('EXISTS', key('here:' .. f)) == 1 and redis.call('EXISTS', key('ended:' .. b)) == 0 then
+      redis.call('DEL', key('here:' .. f))
+      redis.call('RPUSH', key('answer:' .. f), grant(id, a, b, c, d, e, f))
+      redis.call('EXPIRE', key('answer:' .. f), ANSWER_TTL)
       return true
     end
     entry = redis.call('LINDEX', line, 0)
@@ -98,4 +99,18 @@ local function end_claim(claim)
   redis.call('DEL', key('held:' .. claim))
   redis.call('SREM', key('claims:' .. claim:match('^(.*)%.[^.]*$')), claim)
   return freed
+end
+
+-- Put the messages of a line back to the front of their queues, in order: nobody is left who would wake them.
+local function pour(name)
+  local entry = redis.call('RPOP', key('line:' .. name))
+  while entry do
+    local kind, list, bell, _, _, payload = unpack(unpack_entry(entry))
+    if kind == 'task' then
+      redis.call('RPUSH', list, payload)
+      if redis.call('ZADD', bell, 0, '1') == 1 then redis.call('EXPIRE', bell, 3600) end
+    end
+    entry = redis.call('RPOP', key('line:' .. name))
+  end
+  leave_line(name)
 end

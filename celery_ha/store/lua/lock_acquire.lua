@@ -1,27 +1,35 @@
 -- Grant a lock if it is free, the asker's already, or held in trust for its task (rules 4, 8, 12). A claim
--- whose end was told gets nothing any more. A free lock that others stand in line for is theirs (rule 9).
+-- whose end was told, and an ask that was given up, get nothing any more. A free lock that others stand in line
+-- for is theirs (rule 9).
 -- KEYS[1]  prefix
 -- ARGV[1]  name
 -- ARGV[2]  lease, ARGV[3] claim, ARGV[4] task of the asker
 -- ARGV[5]  microseconds for which the lock stays in trust if the asker dies
 -- ARGV[6]  run id of the server, '' if unknown
 -- ARGV[7]  how many may hold it   ARGV[8] microseconds after which it is free again, 0: never
--- ARGV[9]  list for the answer if the asker wants to stand in line, else ''
+-- ARGV[9]  id of the ask, the same when it is repeated
+-- ARGV[10] milliseconds for which the asker stands in line unless it says that it still does, 0: it does not
 -- Returns  {token, again, lease, claim, task, in line}; token '' is busy, then lease, claim and task name a
---          holder ('' unknown) and the last says whether the asker stands in line
+--          holder ('' unknown) and the last says whether the asker stands in line; -1: it need not ask again
 
 -- include: common
 -- include: locks
 -- include: line
 
-local name, lease, claim, task, inherit, run, limit, most, answer = unpack(ARGV)
+local name, lease, claim, task, inherit, run, limit, most, ask, stay = unpack(ARGV)
 local busy = {'', 0, '', '', '', 0}
 limit = tonumber(limit)
 note_run(run)
-if not is_open(lease) then return busy end
+if not is_open(lease) then
+  if is_fenced(lease) then busy[6] = -1 end
+  return busy
+end
 -- One question for what is hardly ever there.
-local special = redis.call('EXISTS', key('ended:' .. claim), key('line:' .. name)) > 0
-if special and redis.call('EXISTS', key('ended:' .. claim)) == 1 then return busy end
+local special = redis.call('EXISTS', key('ended:' .. claim), key('forgot:' .. ask), key('line:' .. name)) > 0
+if special and redis.call('EXISTS', key('ended:' .. claim), key('forgot:' .. ask)) > 0 then
+  busy[6] = -1
+  return busy
+end
 
 -- Of several slots the best: our own, one that is due to us, a free one.
 local function choose()
@@ -43,18 +51,20 @@ local function choose()
 end
 
 local own, due, free, other = choose()
-if own then return {own.token, 1, '', '', '', 0} end
-if not due and free and special then
+if not own and not due and free and special then
   serve_line(name, limit)
   own, due, free, other = choose()
 end
+-- The same ask again: its answer was lost, the lock is its own. Another ask of the same claim only borrows it.
+if own then return {own.token, own.ask == ask and 0 or 1, '', '', '', 0} end
 local chosen = due or free
 if not chosen then
-  if answer ~= '' then
-    join_line(name, limit, {'call', lease, claim, task, inherit, most, answer})
+  if stay ~= '0' then
+    join_line(name, limit, {'call', lease, claim, task, inherit, most, ask})
+    redis.call('SET', key('here:' .. ask), '1', 'PX', stay)
   end
-  return {'', 0, other.lease, other.claim, other.task, answer ~= '' and 1 or 0}
+  return {'', 0, other.lease, other.claim, other.task, stay ~= '0' and 1 or 0}
 end
 if is_quiet() then return busy end
 if chosen.lock then drop_lock(chosen.id, chosen.lock) end
-return {grant(chosen.id, lease, claim, task, inherit, most), 0, '', '', '', 0}
+return {grant(chosen.id, lease, claim, task, inherit, most, ask), 0, '', '', '', 0}

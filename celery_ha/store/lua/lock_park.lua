@@ -32,6 +32,11 @@ local bell = bells .. (cut and string.sub(source, 1, cut - 1) or source)
 redis.call('HDEL', KEYS[3], claim)
 join_line(name, limit, {'task', queues .. source, bell, task, inherit, payload})
 end_claim(claim)
+-- All or none: what was kept for it meanwhile is for others while it waits here.
+for _, id in ipairs(redis.call('SMEMBERS', key('trust:' .. task))) do
+  local lock = lock_of(id)
+  if lock and lock.lease == '' and lock.task == task then free_lock(id, lock) end
+end
 -- The lock may have become free since it was found busy: nobody else would hand it on.
 serve_line(name, tonumber(limit))
 return 'parked'

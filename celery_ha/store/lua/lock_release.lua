@@ -4,14 +4,14 @@
 -- ARGV[2]  lease, ARGV[3] claim, ARGV[4] task of the holder
 -- ARGV[5]  token
 -- ARGV[6]  '1': free it; '0': only say whether it is held
--- Returns  1 or 0
+-- Returns  1, 0, or -1: the lease is not open, so nobody knows since when it was not held
 
 -- include: common
 -- include: locks
 -- include: line
 
 local name, lease, claim, task, token, free = unpack(ARGV)
-if not is_open(lease) then return 0 end
+if not is_open(lease) then return -1 end
 
 local function held(id)
   local lock = lock_of(id)
@@ -25,7 +25,8 @@ if held(slot_id(name, 0)) then return 1 end
 for _, id in ipairs(redis.call('SMEMBERS', key('held:' .. claim))) do
   if name_of(id) == name then
     if held(id) then return 1 end
-    if free == '1' and not lock_of(id) then drop_lock(id, {lease = lease, claim = claim}) end
+    -- It was somebody else's already, by max_hold.
+    if free == '1' then unlist(id, lease, claim) end
   end
 end
 return 0

@@ -15,9 +15,9 @@ local function name_of(id)
 end
 
 local function lock_of(id)
-  local l = redis.call('HMGET', key('lock:' .. id), 'lease', 'claim', 'task', 'token', 'inherit')
+  local l = redis.call('HMGET', key('lock:' .. id), 'lease', 'claim', 'task', 'token', 'inherit', 'ask')
   if not l[4] then return nil end
-  return {lease = l[1], claim = l[2], task = l[3], token = l[4], inherit = tonumber(l[5])}
+  return {lease = l[1], claim = l[2], task = l[3], token = l[4], inherit = tonumber(l[5]), ask = l[6]}
 end
 
 local function is_held_by(lock, lease, claim, task)
@@ -36,24 +36,28 @@ local function is_stranded(lock)
   return lock.lease ~= '' and not is_open(lock.lease) and not is_fenced(lock.lease)
 end
 
+-- Take a slot off the list of what a claim holds.
+local function unlist(id, lease, claim)
+  redis.call('SREM', key('held:' .. claim), id)
+  if redis.call('EXISTS', key('held:' .. claim)) == 0 then redis.call('SREM', key('claims:' .. lease), claim) end
+end
+
 local function drop_lock(id, lock)
   if lock.lease == '' then
     redis.call('SREM', key('trust:' .. lock.task), id)
   else
-    redis.call('SREM', key('held:' .. lock.claim), id)
-    if redis.call('EXISTS', key('held:' .. lock.claim)) == 0 then
-      redis.call('SREM', key('claims:' .. lock.lease), lock.claim)
-    end
+    unlist(id, lock.lease, lock.claim)
   end
   redis.call('DEL', key('lock:' .. id))
 end
 
 -- Grant a slot that is free (rule 12: tokens grow, also when the clock steps back). `most`: microseconds after
 -- which it is free again whatever its holder does; 0: never.
-local function grant(id, lease, claim, task, inherit, most)
+local function grant(id, lease, claim, task, inherit, most, ask)
   local token = integer(math.max(tonumber(redis.call('GET', key('token')) or '0') + 1, micros()))
   redis.call('SET', key('token'), token)
-  redis.call('HSET', key('lock:' .. id), 'lease', lease, 'claim', claim, 'task', task, 'token', token, 'inherit', inherit)
+  redis.call('HSET', key('lock:' .. id), 'lease', lease, 'claim', claim, 'task', task, 'token', token, 'inherit', inherit,
+    'ask', ask)
   if tonumber(most) > 0 then redis.call('PEXPIRE', key('lock:' .. id), math.ceil(tonumber(most) / 1000)) end
   redis.call('SADD', key('held:' .. claim), id)
   redis.call('SADD', key('claims:' .. lease), claim)
@@ -64,7 +68,8 @@ end
 local function entrust(id, task, token, inherit)
   local ms = math.ceil(inherit / 1000)
   local trust = key('trust:' .. task)
-  redis.call('HSET', key('lock:' .. id), 'lease', '', 'claim', '', 'task', task, 'token', token, 'inherit', integer(inherit))
+  redis.call('HSET', key('lock:' .. id), 'lease', '', 'claim', '', 'task', task, 'token', token, 'inherit', integer(inherit),
+    'ask', '')
   redis.call('PEXPIRE', key('lock:' .. id), ms)
   -- The index lives as long as the longest trust in it.
   local left = redis.call('PTTL', trust)

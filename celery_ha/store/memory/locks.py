@@ -45,6 +45,8 @@ class MemoryLocks(LockStore):
             with self._client.call() as server:
                 if waiter.token is not None:
                     return Grant(waiter.token)
+                if server.is_fenced(holder.lease) or server.has_ended(holder.claim):
+                    break
                 if answer.holder is None:
                     answer = _ask(server, name, waiter, limit)
         with self._client.call() as server:
@@ -54,11 +56,13 @@ class MemoryLocks(LockStore):
                 _leave_line(server, name)
             return answer if waiter.token is None else Grant(waiter.token)
 
-    def release(self, name: str, holder: Holder, token: int) -> bool:
+    def release(self, name: str, holder: Holder, token: int) -> bool | None:
         with self._client.call() as server:
+            if not server.is_open(holder.lease):
+                return None
             slot = _held_slot(server, name, holder, token)
             if slot is not None:
-                _free(server, slot)
+                free_lock(server, slot)
             return slot is not None
 
     def holds(self, name: str, holder: Holder, token: int) -> bool:
@@ -81,7 +85,7 @@ class MemoryLocks(LockStore):
                 if task and lock.inherit > 0:
                     _entrust(server, slot, task, lock.inherit)
                 else:
-                    _free(server, slot)
+                    free_lock(server, slot)
             return len(slots)
 
     def waiting(self, name: str) -> int:
@@ -107,7 +111,7 @@ def _ask(server: MemoryServer, name: str, waiter: Waiter, limit: int) -> Grant:
     due = next((slot for slot in slots if is_due_to(server, slot, holder.task)), None)
     if due is None:
         serve_line(server, name, limit)
-        due = next((slot for slot in slots if is_free(server, slot)), None)
+        due = next((slot for slot in slots if isfree_lock(server, slot)), None)
     if due is None:
         return Grant(None, next(lock.holder for slot in slots if (lock := _current(server, slot))))
     if _is_quiet(server):
@@ -128,7 +132,8 @@ def _entrust(server: MemoryServer, slot: Slot, task: str, inherit: float) -> Non
     server.memory.locks[slot] = HeldLock(Holder("", "", task), token, inherit, server.now() + inherit)
 
 
-def _free(server: MemoryServer, slot: Slot) -> None:
+def free_lock(server: MemoryServer, slot: Slot) -> None:
+    """Free a slot and hand it on."""
     del server.memory.locks[slot]
     _hand_on(server, slot)
 
@@ -155,7 +160,7 @@ def _hand_on(server: MemoryServer, slot: Slot) -> bool:
 
 def serve_line(server: MemoryServer, name: str, limit: int) -> int:
     """Hand on every slot of a lock that is free; returns how many."""
-    return sum(is_free(server, (name, number)) and _hand_on(server, (name, number)) for number in range(limit))
+    return sum(isfree_lock(server, (name, number)) and _hand_on(server, (name, number)) for number in range(limit))
 
 
 def stand_in_line(server: MemoryServer, name: str, limit: int, waiter: Waiter) -> None:
@@ -168,7 +173,7 @@ def end_claims(server: MemoryServer, claims: tuple[str, ...], tasks: tuple[str, 
     server.note_ended(claims)
     freed = [slot for slot, lock in server.memory.locks.items() if _is_over(server, lock, claims, tasks)]
     for slot in freed:
-        _free(server, slot)
+        free_lock(server, slot)
     return len(freed)
 
 
@@ -186,7 +191,7 @@ def _current(server: MemoryServer, slot: Slot) -> HeldLock | None:
     return lock
 
 
-def is_free(server: MemoryServer, slot: Slot) -> bool:
+def isfree_lock(server: MemoryServer, slot: Slot) -> bool:
     """Whether anybody may have it; one whose lease is neither open nor fenced is never settled."""
     lock = _current(server, slot)
     if lock is None:

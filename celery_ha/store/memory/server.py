@@ -169,6 +169,14 @@ class MemoryServer:
             and node.connections == verdict.connections
         )
 
+    def pour(self) -> None:
+        """Put parked messages back to the front of their queues, in order: nobody is left who would wake them."""
+        lines, self.memory.lines = self.memory.lines, {}
+        for line in lines.values():
+            for waiter in reversed(line.waiters):
+                if waiter.wake is not None:
+                    waiter.wake()
+
     def register_connections(self, lease: str, connections: tuple[str, ...]) -> None:
         """Replace the connections by which a lease is watched."""
         self.memory.nodes[lease] = replace(self.memory.nodes[lease], connections=connections)

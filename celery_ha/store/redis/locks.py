@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from celery_ha.errors import StoreUnavailable
 from celery_ha.model import Grant, Holder
 from celery_ha.store.base import LockStore
+from celery_ha.store.persistent import Persistent
 from celery_ha.store.redis.link import Link
 from celery_ha.store.redis.pool import LinkPool
 from celery_ha.store.redis.replicas import Replicas
@@ -19,6 +20,24 @@ _MICRO = 1_000_000
 SWEEP = 200
 #: Seconds before a lock that cannot be granted to anybody now is asked for again by a caller that waits.
 AGAIN = 0.1
+
+
+@dataclass
+class _Ask:
+    """One call for a lock, however often it is repeated."""
+
+    name: str
+    holder: Holder
+    #: Given up, another id takes its place.
+    id: str
+    #: Microseconds of trust, how many may hold it, microseconds it is held at the most.
+    terms: tuple[int, int, int]
+    #: Local monotonic time until which it waits; None: it does not.
+    deadline: float | None
+
+    def left(self) -> float:
+        """Seconds left to wait."""
+        return 0.0 if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
 
 class RedisLocks(LockStore):
@@ -36,6 +55,8 @@ class RedisLocks(LockStore):
         self._replicas = replicas
         self._prefix = prefix
         self._slice = timeout / 2
+        self._stay = int(timeout * 2000)
+        self._forgetter = Persistent()
 
     def acquire(
         self,
@@ -47,49 +68,99 @@ class RedisLocks(LockStore):
         max_hold: float | None = None,
         wait: float = 0.0,
     ) -> Grant:
-        deadline = time.monotonic() + wait
-        answer = f"{self._prefix}answer:{secrets.token_hex(8)}" if wait > 0 else ""
-        fields = (name, *_fields(holder), int(inherit * _MICRO))
-        terms = (limit, int((max_hold or 0) * _MICRO), answer)
+        ask = _Ask(
+            name,
+            holder,
+            secrets.token_hex(8),
+            (int(inherit * _MICRO), limit, int((max_hold or 0) * _MICRO)),
+            time.monotonic() + wait if wait > 0 else None,
+        )
+        try:
+            return self._acquire(ask)
+        except BaseException:
+            # A time limit, the loss of another lock, a store that does not answer: nobody waits any more, and what
+            # is granted, now or by a request that is still on its way, would be held for as long as the lease lives.
+            self._forgetter.run(lambda: self._forget(ask))
+            raise
+
+    def _acquire(self, ask: _Ask) -> Grant:
         lost = False
         while True:
             try:
-                grant = self._ask(fields, terms, deadline, lost=lost)
+                token = self._give_up(ask) if lost else None
+                lost = False
+                grant = Grant(int(token)) if token else self._ask(ask)
             except StoreUnavailable:
-                if time.monotonic() >= deadline:
+                if not ask.left():
                     raise
-                lost = True
-            else:
-                # Nobody is granted anything while no holder is known: there is no line to stand in.
-                if grant.token is not None or grant.holder is not None or time.monotonic() >= deadline:
-                    return grant
-            time.sleep(max(0.0, min(AGAIN, deadline - time.monotonic())))
+                lost, grant = True, None
+            if grant is not None:
+                return grant
+            time.sleep(min(AGAIN, ask.left()))
 
-    def _ask(self, fields: tuple[Any, ...], terms: tuple[Any, ...], deadline: float, *, lost: bool) -> Grant:
-        """Ask once, and stand in line until the deadline.
-
-        Args:
-            lost: an answer was lost before: what it granted is ours, and its place in line is given up.
-        """
-        name, lease, *_ = fields
-        answer = terms[-1]
+    def _ask(self, ask: _Ask) -> Grant | None:
+        """Ask, and stand in line until it is decided; None: ask again."""
+        inherit, limit, most = ask.terms
         with self._pool.link() as link:
             link.identify("")
-            if lost and (late := link.run_script("lock_unwait", name, answer)):
-                return Grant(int(late))
-            token, again, *other, in_line = link.run_script("lock_acquire", *fields, link.run, *terms)
-            if not token and in_line:
-                token = self._stand_in_line(link, name, lease, answer, deadline)
-            if not token:
-                return Grant(None, _holder(*other))
-            self._replicas.confirm(link)
-        return Grant(int(token), again=bool(again) and not lost)
+            token, again, *other, in_line = link.run_script(
+                "lock_acquire",
+                ask.name,
+                *_fields(ask.holder),
+                inherit,
+                link.run,
+                limit,
+                most,
+                ask.id,
+                self._stay if ask.left() else 0,
+            )
+            if in_line > 0:
+                token = self._stand_in_line(link, ask)
+                if token is None:
+                    return None
+            if token:
+                self._replicas.confirm(link)
+                return Grant(int(token), again=bool(again))
+        # Not granted to anybody now, and nobody known to hold it: there is no line to stand in.
+        return None if in_line == 0 and ask.left() else Grant(None, _holder(*other))
 
-    def release(self, name: str, holder: Holder, token: int) -> bool:
+    def _stand_in_line(self, link: Link, ask: _Ask) -> bytes | None:
+        """Wait for the token, until the deadline; what comes at the last moment counts.
+
+        Returns:
+            The token; empty if it was not granted and will not be; None: it was passed over, and asks again.
+        """
+        while left := ask.left():
+            piece = max(min(left, self._slice), 0.001)
+            (reply,) = link.call(("BLPOP", f"{self._prefix}answer:{ask.id}", f"{piece:.3f}"))
+            if reply is not None:
+                token: bytes = reply[1]
+                return token
+            stands: int = link.run_script(
+                "lock_stay", ask.name, ask.terms[1], ask.id, self._stay, ask.holder.lease, ask.holder.claim
+            )
+            if stands < 0:
+                break
+            if stands == 0:
+                return self._give_up(ask) or None
+        return self._give_up(ask)
+
+    def _give_up(self, ask: _Ask) -> bytes:
+        """Leave the line, unless it has been granted; what is asked after this is another ask."""
+        with self._pool.link() as link:
+            token: bytes = link.run_script("lock_forget", ask.name, ask.holder.claim, ask.id, 1)
+        ask.id = secrets.token_hex(8)
+        return token
+
+    def _forget(self, ask: _Ask) -> None:
+        with self._pool.link() as link:
+            link.run_script("lock_forget", ask.name, ask.holder.claim, ask.id, 0)
+
+    def release(self, name: str, holder: Holder, token: int) -> bool | None:
         return self._held(name, holder, token, free=True)
 
     def holds(self, name: str, holder: Holder, token: int) -> bool:
-        return self._held(name, holder, token, free=False)
+        return bool(self._held(name, holder, token, free=False))
 
     def ended(self, claims: tuple[str, ...], tasks: tuple[str, ...] = ()) -> int:
         with self._pool.link() as link:
@@ -111,25 +182,10 @@ class RedisLocks(LockStore):
             served: int = link.run_script("lock_sweep", SWEEP)
         return served
 
-    def _held(self, name: str, holder: Holder, token: int, *, free: bool) -> bool:
+    def _held(self, name: str, holder: Holder, token: int, *, free: bool) -> bool | None:
         with self._pool.link() as link:
-            return bool(link.run_script("lock_release", name, *_fields(holder), token, int(free)))
-
-    def _stand_in_line(self, link: Link, name: str, lease: str, answer: str, deadline: float) -> bytes:
-        """Wait for the token, at most until the deadline; what comes at the last moment counts.
-
-        A line passes over those whose lease is not open any more, so they need not wait.
-        """
-        while (left := deadline - time.monotonic()) > 0:
-            piece = max(min(left, self._slice), 0.001)
-            reply, is_open = link.call(("BLPOP", answer, f"{piece:.3f}"), ("HEXISTS", f"{self._prefix}leases", lease))
-            if reply is not None:
-                token: bytes = reply[1]
-                return token
-            if not is_open:
-                break
-        late: bytes = link.run_script("lock_unwait", name, answer)
-        return late
+            held: int = link.run_script("lock_release", name, *_fields(holder), token, int(free))
+        return None if held < 0 else bool(held)
 
 
 def _fields(holder: Holder) -> tuple[str, str, str]:

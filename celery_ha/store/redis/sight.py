@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 
 from celery_ha.model import Node
@@ -22,8 +23,9 @@ class Sight:
     def __init__(self, seen: str, records: Mapping[str, Node]) -> None:
         self.seen = seen
         self.members: Mapping[str, Node] = records
-        #: Lease by id of each registered connection.
-        self.owners: Mapping[bytes, bytes] = {}
+        #: Leases by id of each registered connection. After a restart of the server an id that one lease has
+        #: not replaced yet may be another's new one.
+        self.owners: Mapping[bytes, set[bytes]] = {}
         self._records = records
         self._connections = b""
 
@@ -35,7 +37,11 @@ class Sight:
             self.members = {
                 lease: with_connections(node, registered.get(lease, "")) for lease, node in self._records.items()
             }
-            self.owners = {id_.encode(): n.lease.encode() for n in self.members.values() for id_ in n.connections}
+            owners = defaultdict(set)
+            for node in self.members.values():
+                for id_ in node.connections:
+                    owners[id_.encode()].add(node.lease.encode())
+            self.owners = dict(owners)
         return self
 
     def find(self, listed: bytes) -> frozenset[str]:
@@ -45,4 +51,4 @@ class Sight:
         name of the connection must fit too.
         """
         owners = self.owners
-        return frozenset(id_.decode() for id_, lease in _CLIENT.findall(listed) if owners.get(id_) == lease)
+        return frozenset(id_.decode() for id_, lease in _CLIENT.findall(listed) if lease in owners.get(id_, ()))

@@ -1,0 +1,71 @@
+"""A lock for the length of a block, in a task or in any other process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
+
+from celery_ha.errors import LockBusy, StoreUnavailable
+from celery_ha.locks.attempt import Attempt, current_attempt
+from celery_ha.locks.inside import current_lock, inside
+from celery_ha.locks.lock import Lock, busy_message
+from celery_ha.locks.terms import Terms
+from celery_ha.locks.watch import watched
+
+if TYPE_CHECKING:
+    from celery_ha.install import HA
+
+#: Seconds in which the keeper may notice that the lease was fenced.
+NOTICE = 0.1
+
+
+@contextmanager
+def hold(name: str, terms: Terms, deadline: float, ha: HA) -> Iterator[Lock]:
+    """Hold a lock; see :meth:`celery_ha.install.HA.lock`.
+
+    Args:
+        name: what is locked.
+        terms: on what terms.
+        deadline: local monotonic time until which to wait.
+        ha: whose store, and whose lease outside of tasks.
+    """
+    attempt = current_attempt()
+    outer = current_lock(name)
+    if attempt is None and outer is not None and outer.holder.lease == ha.tenant.lease:
+        yield outer  # this thread has it: the outer block gives it back
+        return
+    while True:
+        who = attempt or ha.tenant.attempt(deadline)
+        lock = Lock(who.locks, name, who.holder, inherit=who.inherit, limit=terms.limit, max_hold=terms.max_hold)
+        try:
+            if _granted(lock, deadline, who, ha):
+                with inside([lock]), watched([lock], terms.on_lost, who.lost):
+                    yield lock
+                return
+        finally:
+            lock.give_back()
+            # The loss of an outer lock, or a time limit, is raised in this thread wherever it happens to be.
+            if attempt is None and not lock.settled:
+                ha.tenant.forget(who.holder)
+
+
+def _granted(lock: Lock, deadline: float, who: Attempt, ha: HA) -> bool:
+    """Wait for the lock.
+
+    Returns:
+        False: the lease was given up while it waited, and there will be another one.
+    """
+    try:
+        grant = lock.acquire(max(0.0, deadline - monotonic()))
+    except StoreUnavailable as error:
+        raise StoreUnavailable(
+            f"the lock {lock.name!r} was not granted: the store ({ha.store_url}) does not answer: {error}"
+        ) from error
+    if grant.token is not None:
+        return True
+    if not who.holder.task and grant.holder is None and monotonic() < deadline:
+        sleep(NOTICE)
+        return False
+    raise LockBusy(busy_message(lock.name, grant.holder))
