@@ -167,7 +167,7 @@ class HA:
         """
         terms = Terms("wait", timeout or None, limit, max_hold, on_lost)
         deadline = monotonic() + (inf if timeout is None else timeout)
-        with hold(name, terms, deadline, self) as lock:
+        with hold(name, terms, deadline, self.tenant, self.store_url) as lock:
             yield lock
 
     @property

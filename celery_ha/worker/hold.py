@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
 
 from celery_ha.errors import LockBusy, StoreUnavailable
 from celery_ha.locks.attempt import Attempt, current_attempt
@@ -13,34 +12,33 @@ from celery_ha.locks.inside import current_lock, inside
 from celery_ha.locks.lock import Lock, busy_message
 from celery_ha.locks.terms import Terms
 from celery_ha.locks.watch import watched
-
-if TYPE_CHECKING:
-    from celery_ha.install import HA
+from celery_ha.worker.tenant import Tenant
 
 #: Seconds in which the keeper may notice that the lease was fenced.
 NOTICE = 0.1
 
 
 @contextmanager
-def hold(name: str, terms: Terms, deadline: float, ha: HA) -> Iterator[Lock]:
+def hold(name: str, terms: Terms, deadline: float, tenant: Tenant, store: str) -> Iterator[Lock]:
     """Hold a lock; see :meth:`celery_ha.install.HA.lock`.
 
     Args:
         name: what is locked.
         terms: on what terms.
         deadline: local monotonic time until which to wait.
-        ha: whose store, and whose lease outside of tasks.
+        tenant: whose lease it is outside of tasks.
+        store: its name, for errors.
     """
     attempt = current_attempt()
     outer = current_lock(name)
-    if attempt is None and outer is not None and outer.holder.lease == ha.tenant.lease:
+    if attempt is None and outer is not None and outer.holder.lease == tenant.lease:
         yield outer  # this thread has it: the outer block gives it back
         return
     while True:
-        who = attempt or ha.tenant.attempt(deadline)
+        who = attempt or tenant.attempt(deadline)
         lock = Lock(who.locks, name, who.holder, inherit=who.inherit, limit=terms.limit, max_hold=terms.max_hold)
         try:
-            if _granted(lock, deadline, who, ha):
+            if _granted(lock, deadline, who, store):
                 with inside([lock]), watched([lock], terms.on_lost, who.lost):
                     yield lock
                 return
@@ -48,10 +46,10 @@ def hold(name: str, terms: Terms, deadline: float, ha: HA) -> Iterator[Lock]:
             lock.give_back()
             # The loss of an outer lock, or a time limit, is raised in this thread wherever it happens to be.
             if attempt is None and not lock.settled:
-                ha.tenant.forget(who.holder)
+                tenant.forget(who.holder)
 
 
-def _granted(lock: Lock, deadline: float, who: Attempt, ha: HA) -> bool:
+def _granted(lock: Lock, deadline: float, who: Attempt, store: str) -> bool:
     """Wait for the lock.
 
     Returns:
@@ -61,7 +59,7 @@ def _granted(lock: Lock, deadline: float, who: Attempt, ha: HA) -> bool:
         grant = lock.acquire(max(0.0, deadline - monotonic()))
     except StoreUnavailable as error:
         raise StoreUnavailable(
-            f"the lock {lock.name!r} was not granted: the store ({ha.store_url}) does not answer: {error}"
+            f"the lock {lock.name!r} was not granted: the store ({store}) does not answer: {error}"
         ) from error
     if grant.token is not None:
         return True

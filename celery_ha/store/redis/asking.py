@@ -1,0 +1,174 @@
+"""One call for a lock, which may wait in line, lose answers, and be given up."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from celery_ha.errors import StoreUnavailable
+from celery_ha.model import Grant, Holder
+from celery_ha.store.redis.link import Link
+from celery_ha.store.redis.pool import LinkPool
+from celery_ha.store.redis.replicas import Replicas
+
+_MICRO = 1_000_000
+#: Seconds before a lock that cannot be granted to anybody now, or a store that does not answer, is asked again.
+AGAIN = 0.1
+#: A caller that has said nothing for so many timeouts of the store is passed over: it may be gone.
+SILENCES = 8
+
+
+class Asking:
+    """A caller's question for a lock until it is decided.
+
+    It has an id, the same in every repetition: a lock that was granted to it is known for its own, and its place in
+    line outlives a lost connection.
+
+    Args:
+        pool: connections.
+        replicas: how many must confirm a grant.
+        prefix: prefix of every key.
+        timeout: seconds after which a read fails; a wait is cut into pieces shorter than that.
+        name: the lock.
+        holder: who asks.
+        terms: seconds of trust, how many may hold it, seconds it is held at the most (0: for ever).
+        wait: seconds to stand in line.
+    """
+
+    def __init__(
+        self,
+        pool: LinkPool,
+        replicas: Replicas,
+        prefix: str,
+        timeout: float,
+        name: str,
+        holder: Holder,
+        terms: tuple[float, int, float],
+        wait: float,
+    ) -> None:
+        self._pool = pool
+        self._replicas = replicas
+        self._prefix = prefix
+        self._slice = timeout / 2
+        self._silence = int(timeout * SILENCES * 1000)
+        self._name = name
+        self._holder = holder
+        inherit, self._limit, most = terms
+        self._inherit, self._most = int(inherit * _MICRO), int(most * _MICRO)
+        self._deadline = time.monotonic() + wait
+        self._waits = wait > 0
+        self._id = secrets.token_hex(8)
+        self._busy: Holder | None = None
+
+    def decide(self) -> Grant:
+        """Ask until it is granted, or there is nothing to wait for.
+
+        Raises:
+            StoreUnavailable: the store did not answer, not until the deadline either.
+        """
+        lost = False
+        while True:
+            try:
+                grant = self._once(lost=lost)
+                lost = False
+            except StoreUnavailable:
+                if not self._left():
+                    raise
+                lost, grant = True, None
+            if grant is not None:
+                return grant
+            time.sleep(min(AGAIN, self._left()))
+
+    def forget(self) -> None:
+        """Leave the line and give back what was granted; nothing is granted to this call any more.
+
+        Raises:
+            StoreUnavailable: no answer; ask again.
+        """
+        self._leave(0)
+
+    def _once(self, *, lost: bool) -> Grant | None:
+        """Ask, and stand in line until it is decided; None: ask again."""
+        with self._pool.link() as link:
+            link.identify("")
+            found = self._find(link) if lost else self._ask(link)
+            token: bytes | None = found[0]
+            again, stands = found[1:]
+            if stands > 0:
+                token = self._stand(link)
+            elif not token and stands == 0 and self._left():
+                return None  # nobody is known to hold it, and it is granted to nobody now
+            if token is None:
+                return None
+            if not token:
+                return Grant(None, self._busy)
+            self._replicas.confirm(link)
+        return Grant(int(token), again=bool(again))
+
+    def _ask(self, link: Link) -> tuple[bytes, int, int]:
+        silence = self._silence if self._waits else 0
+        token, again, *other, stands = link.run_script(
+            "lock_acquire",
+            self._name,
+            *_fields(self._holder),
+            self._inherit,
+            link.run,
+            self._limit,
+            self._most,
+            self._id,
+            silence,
+        )
+        self._busy = _holder(*other)
+        return token, again, stands
+
+    def _find(self, link: Link) -> tuple[bytes, int, int]:
+        """After a lost answer: whether it stands in line, or was granted the lock."""
+        stands = self._stay(link)
+        return (self._leave(1) if stands == 0 else b""), 0, stands
+
+    def _stand(self, link: Link) -> bytes | None:
+        """Wait for the token until the deadline; what comes at the last moment counts.
+
+        Returns:
+            The token; empty if it was not granted and will not be; None: it was passed over, and asks again.
+        """
+        while left := self._left():
+            piece = max(min(left, self._slice), 0.001)
+            (reply,) = link.call(("BLPOP", f"{self._prefix}answer:{self._id}", f"{piece:.3f}"))
+            if reply is not None:
+                token: bytes = reply[1]
+                return token
+            stands = self._stay(link)
+            if stands < 0:
+                break
+            if stands == 0:
+                return self._leave(1) or None
+        return self._leave(1)
+
+    def _stay(self, link: Link) -> int:
+        stands: int = link.run_script(
+            "lock_stay", self._name, self._limit, self._id, self._silence, self._holder.lease, self._holder.claim
+        )
+        return stands
+
+    def _leave(self, unless_granted: int) -> bytes:
+        """Leave the line; what is asked after this is another question."""
+        with self._pool.link() as link:
+            token: bytes = link.run_script("lock_forget", self._name, self._holder.claim, self._id, unless_granted)
+        if not token:
+            self._id = secrets.token_hex(8)
+        return token
+
+    def _left(self) -> float:
+        """Seconds left to wait."""
+        return max(0.0, self._deadline - time.monotonic()) if self._waits else 0.0
+
+
+def _fields(holder: Holder) -> tuple[str, str, str]:
+    return holder.lease, holder.claim, holder.task
+
+
+def _holder(lease: bytes, claim: bytes, task: bytes) -> Holder | None:
+    if not (lease or claim or task):
+        return None
+    return Holder(lease.decode(), claim.decode(), task.decode())
