@@ -82,7 +82,8 @@ class History:
 
     def _causes(self, hold: Hold) -> Iterator[float]:
         if hold.max_hold:
-            yield hold.served + hold.max_hold
+            # Who did not wait counts from the question: rather too early than too late.
+            yield (hold.served if hold.wait else hold.asked) + hold.max_hold
         if hold.pid in self.kills:
             yield self.kills[hold.pid]
         for stop in self.stops:

@@ -126,6 +126,12 @@ def test_max_hold_is_a_cause_once_it_is_over():
     assert rules(holding(1, since=10, until=11, told=True, max_hold=5.0)) == {"false death"}
 
 
+def test_max_hold_counts_from_the_question_of_who_does_not_wait():
+    asked = {"asked": 9, "since": 10, "until": 10.5, "told": True, "max_hold": 1.0}
+    assert rules(holding(1, **asked)) == set()
+    assert rules(holding(1, **asked, wait=2.0)) == {"false death"}
+
+
 @pytest.mark.parametrize(
     ("wait", "blows", "broken"),
     [
