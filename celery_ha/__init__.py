@@ -24,7 +24,7 @@ from celery_ha.errors import (
     StoreUnavailable,
 )
 from celery_ha.install import HA
-from celery_ha.locks import Lock, current_lock, locked_task
+from celery_ha.locks import Lock, current_lock, locked_task, unique_task
 
 __all__ = [
     "HA",
@@ -44,4 +44,5 @@ __all__ = [
     "StoreUnavailable",
     "current_lock",
     "locked_task",
+    "unique_task",
 ]

@@ -16,17 +16,20 @@ from celery._state import connect_on_app_finalize
 from celery_ha.brokers.connect import BrokerAccess
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.config import Config, defaults_for, found, read
-from celery_ha.errors import ConfigError, LockBusy, StoreUnavailable
+from celery_ha.errors import ConfigError, KeyRefused, LockBusy, StoreUnavailable
+from celery_ha.keys import name_of
 from celery_ha.locks.attempt import current_attempt
 from celery_ha.locks.inside import inside
 from celery_ha.locks.lock import Lock, busy_message
+from celery_ha.locks.publish import publishing
 from celery_ha.locks.watch import OnLost, watched
 from celery_ha.parking.redis import RedisParking
-from celery_ha.store.base import LockStore, Store
+from celery_ha.store.base import LockStore, Store, Uniques
 from celery_ha.store.redis.store import RedisStore
 from celery_ha.worker.claimed import guarded
 from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.node import WorkerNode
+from celery_ha.worker.outcome import freeing
 from celery_ha.worker.step import LeaseStep
 from celery_ha.worker.tenant import Tenant
 
@@ -74,6 +77,8 @@ class HA:
         app.add_defaults(self._defaults)
         # Every thread's backend comes from here; see worker/claimed.py.
         app._get_backend = self._guarded_backend(app._get_backend)  # noqa: SLF001 - the only seam
+        # Every way to publish ends here: apply_async, canvas, beat, retry.
+        app.send_task = publishing(self, app.send_task)
 
     @cached_property
     def config(self) -> Config:
@@ -88,6 +93,8 @@ class HA:
         def backend() -> Any:
             made = make()
             made.store_result = guarded(self, made.store_result)
+            for told in ("mark_as_done", "mark_as_failure", "mark_as_revoked"):
+                setattr(made, told, freeing(self, getattr(made, told)))
             return made
 
         return backend
@@ -132,6 +139,10 @@ class HA:
     def locks(self) -> LockStore:
         return self.store.locks
 
+    @property
+    def uniques(self) -> Uniques:
+        return self.store.uniques
+
     @contextmanager
     def lock(
         self,
@@ -157,9 +168,14 @@ class HA:
 
         Raises:
             LockBusy: not granted in time.
+            KeyRefused: the name is longer than 1 KB.
             LockLost: raised in the block when the lock is gone.
             StoreUnavailable: the store did not answer; nothing is held, or will not be for long.
         """
+        try:
+            name_of(name)
+        except ValueError as exc:
+            raise KeyRefused(str(exc)) from exc
         attempt = current_attempt()
         tenant = None if attempt is not None else self.tenant
         if attempt is None:

@@ -10,6 +10,7 @@ from celery.worker import consumer, state
 from kombu.utils.imports import symbol_by_name
 
 from celery_ha.errors import Fenced, StoreUnavailable
+from celery_ha.locks.unique import HEADER
 from celery_ha.worker.gate import Gate, claim_of, gated
 from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.pool import GuardedPool
@@ -150,6 +151,7 @@ class Consumer(consumer.Consumer):
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Celery logs it, tells FAILURE and rejects it; the first ending counts, and says why."""
         message.channel.qos.bury(str(message.delivery_tag), f"unknown task: {exc}")
+        self._free_key(message)
         super().on_unknown_task(body, message, exc)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
@@ -160,6 +162,13 @@ class Consumer(consumer.Consumer):
             "A message goes to the dead letters: %s. Headers: %.200r", reason, getattr(message, "headers", None)
         )
         message.channel.qos.bury(str(message.delivery_tag), reason)
+        self._free_key(message)
+
+    def _free_key(self, message: Any) -> None:
+        """What nobody will run blocks no other of its kind."""
+        headers = getattr(message, "headers", None) or {}
+        if headers.get(HEADER) and headers.get("id"):
+            self.node.free_key(headers[HEADER], headers["id"])
 
     # -- shards -----------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from time import monotonic, sleep
 from typing import Any
@@ -286,21 +286,25 @@ class WorkerNode:
     def locks_ended(self, claim: str, task: str = "") -> None:
         """Free the locks of a claim whose process is gone, and with ``task`` what is in trust for it (rules 5, 8)."""
         tasks = (task,) if task else ()
+        self._free(lambda: self.store.locks.ended((claim,), tasks))
+
+    def free_key(self, key: str, task: str) -> None:
+        """Free the key of a unique task that came to its end here."""
+        self._free(lambda: self.store.uniques.free_key(key, task))
+
+    def _free(self, free: Callable[[], object]) -> None:
+        """Off the loop, until it is done or the lease is over."""
         life = self._life
 
-        def freed() -> bool:
-            try:
-                self.store.locks.ended((claim,), tasks)
-            except StoreUnavailable:
-                return False
-            return True
-
-        def free() -> None:
-            # Nobody else does it while the lease lives on; when it ends, they are settled with it.
-            while life is self._life and not freed():
+        def repeat() -> None:
+            # Nobody else does it while the lease lives on; when it ends, its locks are settled with it.
+            while life is self._life:
+                with suppress(StoreUnavailable):
+                    free()
+                    return
                 sleep(ASK_AGAIN)
 
-        self.aside.run(free)
+        self.aside.run(repeat)
 
     def times_busy(self, task: str) -> int:
         """How often this task found its lock busy here before."""
