@@ -20,6 +20,7 @@ from celery_ha.errors import (
     LockError,
     LockLost,
     PoisonTask,
+    StaleToken,
     StoreError,
     StoreUnavailable,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "LockError",
     "LockLost",
     "PoisonTask",
+    "StaleToken",
     "StoreError",
     "StoreUnavailable",
     "current_lock",

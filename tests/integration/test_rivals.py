@@ -131,7 +131,7 @@ def test_lock_of_a_long_task_does_not_expire_under_it(pair: Scene):
     keys += pair.publish("charge", pair.names(account, 3), account, 0.02)
     pair.settled(keys)
     assert pair.ledger.overlaps() == []
-    assert [run.key for run in pair.ledger.runs() if run.lock == account][0] == account + "long"
+    assert next(run.key for run in pair.ledger.runs() if run.lock == account) == account + "long"
     assert not any(worker.said("was lost before it was released") for worker in pair.live)
 
 
