@@ -6,9 +6,9 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 from celery.worker import state
@@ -33,8 +33,6 @@ from celery_ha.worker.stock import SOON, Stock
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two tries to free the locks of a claim that ended.
-ASK_AGAIN = 0.5
 #: Task ids whose busy locks are remembered.
 BUSY_MEMORY = 10_000
 
@@ -293,18 +291,9 @@ class WorkerNode:
         self._free(lambda: self.store.uniques.free_key(key, task))
 
     def _free(self, free: Callable[[], object]) -> None:
-        """Off the loop, until it is done or the lease is over."""
+        """Nobody else does it while the lease lives on; when it ends, its locks are settled with it."""
         life = self._life
-
-        def repeat() -> None:
-            # Nobody else does it while the lease lives on; when it ends, its locks are settled with it.
-            while life is self._life:
-                with suppress(StoreUnavailable):
-                    free()
-                    return
-                sleep(ASK_AGAIN)
-
-        self.aside.run(repeat)
+        self.aside.insist(free, lambda: life is self._life)
 
     def times_busy(self, task: str) -> int:
         """How often this task found its lock busy here before."""
