@@ -36,7 +36,8 @@ def publishing(ha: Any, send: Callable[..., Any]) -> Callable[..., Any]:
         name = given[0] if given else options["name"]
         task = options.get("task_type") or _registered(ha.app, name)
         spec = unique_of(task)
-        if spec is None and HEADER not in options:
+        if spec is None and options.get(HEADER) is None:
+            options.pop(HEADER, None)
             return send(*given, **options)
         call = signature.bind(*given, **options)
         told = call.arguments.setdefault("options", {}).pop(HEADER, None)

@@ -122,6 +122,20 @@ def test_a_call_by_name_that_says_its_key_needs_no_task(world):
     assert world.sent[0][HEADER] == "elsewhere:k"
 
 
+def test_a_call_that_says_no_key_is_published_as_ever(world):
+    ids = {world.app.send_task("elsewhere", ha_unique=None).id for _ in range(2)}
+
+    assert len(ids) == len(world.sent) == 2
+    assert HEADER not in world.sent[0]
+
+
+@pytest.mark.parametrize("key", [5, ["a"], "x" * 1020])
+def test_a_key_that_is_said_and_is_none_is_refused(world, key):
+    with pytest.raises(KeyRefused, match=r"elsewhere|as text"):
+        world.app.send_task("elsewhere", ha_unique=key)
+    assert world.sent == []
+
+
 def test_keys_of_different_tasks_never_meet(world, report):
     @world.app.task(name="other")
     @unique_task("{report_id}:{scope}")
@@ -229,6 +243,16 @@ def test_a_duplicate_waits_until_the_first_is_published(world, report, monkeypat
 
     assert report.delay(1).id == "first"
     assert world.sent == []
+
+
+def test_a_call_whose_reservation_was_not_answered_can_be_made_again(world, report, monkeypatch):
+    # Given a call that was refused, although its key was reserved
+    world.app.ha.store.lose_next_reply = True
+    with pytest.raises(StoreUnavailable):
+        report.delay(1)
+    # When it is made again, then it waits for the reservation to run out, and publishes
+    monkeypatch.setattr(publish, "sleep", lambda seconds: setattr(world, "clock", world.clock + 10))
+    assert report.delay(1).id == world.sent[0]["id"]
 
 
 def test_two_that_publish_at_once_publish_once(world, report):
@@ -564,3 +588,8 @@ def test_a_name_beyond_1_kb_is_refused_and_told_what_to_write(world, report):
     with pytest.raises(KeyRefused, match="Unicode"):
         report.delay("caf\udce9")
     assert len(world.sent) == 1
+
+
+def test_a_lock_outside_of_tasks_has_no_longer_name(world):
+    with pytest.raises(KeyRefused, match="1025 bytes"), world.app.ha.lock("x" * 1025):
+        pass
