@@ -13,7 +13,7 @@ from functools import wraps
 from time import monotonic, sleep
 from typing import Any
 
-from celery_ha.errors import StoreUnavailable
+from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.locks.attempt import running
 from celery_ha.locks.unique import HEADER
 from celery_ha.worker.claimed import ensure_claimed
@@ -25,16 +25,23 @@ FREE_WITHIN, FREE_AGAIN = 30.0, 0.5
 
 
 def freeing(ha: Any, tell: Callable[..., Any]) -> Callable[..., Any]:
-    """A backend's method that tells how a task ended, after its key was freed."""
+    """A backend's method that tells how a task ended, after its key was freed.
+
+    A zombie tells nothing (rule 13): not even that its outcome was refused.
+    """
     signature = inspect.signature(tell)
 
     @wraps(tell)
     def told(*args: Any, **kwargs: Any) -> Any:
         call = signature.bind(*args, **kwargs).arguments
+        if isinstance(call.get("exc"), Fenced):
+            # Celery tells what became of telling the outcome, when the task is no longer the current one.
+            return None
         request = call.get("request")
         key = getattr(request, HEADER, None)
         if key is not None and getattr(request, "id", None) == call["task_id"]:
             _free(ha, key, call["task_id"])
+            setattr(request, HEADER, None)
         return tell(*args, **kwargs)
 
     return told

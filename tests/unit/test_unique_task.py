@@ -6,6 +6,7 @@ import datetime as dt
 import threading
 from decimal import Decimal
 from enum import Enum
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -20,7 +21,9 @@ from celery_ha import HA, locked_task, unique_task
 from celery_ha.errors import ConfigError, KeyRefused, StoreUnavailable
 from celery_ha.locks import publish
 from celery_ha.locks.unique import HEADER
+from celery_ha.model import Holder, Node
 from celery_ha.store.memory import MemoryServer, MemoryStore
+from celery_ha.worker import outcome
 
 pytestmark = pytest.mark.unit
 
@@ -54,7 +57,12 @@ class World:
     def run(self, task, message):
         """Run a message as a worker's child does; returns (state, result)."""
         tracer = build_tracer(task.name, task, app=self.app)
-        request = {**message, "properties": {}, "delivery_info": {"routing_key": "celery"}, "is_eager": False}
+        request = {
+            **message,
+            "properties": {"delivery_tag": "lease.1"},
+            "delivery_info": {"routing_key": "celery"},
+            "is_eager": False,
+        }
         outcome = tracer(message["id"], message["args"], message["kwargs"], request)
         return ("SUCCESS", outcome.retval) if outcome.info is None else (outcome.info.state, outcome.info.retval)
 
@@ -337,17 +345,67 @@ def test_until_started_the_body_may_publish_its_successor(world):
 
 
 def test_until_started_waits_for_the_locks_further_out(world):
-    @world.app.task
-    @locked_task("account", on_busy="raise")
+    @world.app.task(name="locked")
+    @locked_task("account")
     @unique_task("x", until="started")
     def task():
-        raise AssertionError
+        return dict(world.keys)
 
+    # Given a task whose lock is busy
+    store = world.app.ha.store
+    store.leases.open(Node("lease", "w@host"))
+    other = Holder("lease", "lease.99", "other")
+    token = store.locks.acquire("account", other, inherit=0).token
+    first = task.delay()
+    # When it is given back, then it has not started
+    assert world.run(task, world.sent[0])[0] == "REJECTED"
+    assert world.keys == {"locked:x": first.id}
+    store.locks.release("account", other, token)
+    assert world.run(task, world.sent[0]) == ("SUCCESS", {})
+
+
+def test_a_zombie_frees_no_key_of_its_redelivery_and_tells_no_outcome(world, report):
+    @world.app.task
+    def plain(): ...
+
+    # Given tasks whose messages run elsewhere by now, under the same ids
+    ha = world.app.ha
+    ha.node = SimpleNamespace(page=SimpleNamespace(trusts=lambda lease: False))
+    ha.confirm = lambda lease, claim: False
+    results = report.delay(1), plain.delay()
+    # When they wake up and come to their end
+    for task, message in zip((report, plain), list(world.sent), strict=True):
+        with pytest.warns(RuntimeWarning, match="Fenced"):
+            world.run(task, message)
+    # Then the key stays, and nobody hears of a failure
+    assert world.keys == {"report:1:all": results[0].id}
+    assert [result.state for result in results] == ["PENDING", "PENDING"]
+
+
+def test_a_store_that_is_away_at_the_end_is_asked_again(world, monkeypatch):
+    @world.app.task
+    @unique_task("x")
+    def task():
+        world.server.down = True
+
+    monkeypatch.setattr(outcome, "sleep", lambda seconds: setattr(world.server, "down", False))
     task.delay()
-    world.run(task, {**world.sent[0]})  # not claimed under a lease: its lock is refused
 
-    # The attempt is over all the same, so its key is free.
+    assert world.run(task, world.sent[0])[0] == "SUCCESS"
     assert world.keys == {}
+
+
+def test_a_store_that_stays_away_fails_no_finished_task(world, monkeypatch, caplog):
+    @world.app.task
+    @unique_task("x")
+    def task():
+        world.server.down = True
+
+    monkeypatch.setattr(outcome, "FREE_WITHIN", -1.0)
+    task.delay()
+
+    assert world.run(task, world.sent[0])[0] == "SUCCESS"
+    assert [record for record in caplog.records if "stays until its ttl" in record.message]
 
 
 def test_a_task_that_fails_frees_its_key(world):
