@@ -20,11 +20,12 @@ from celery_ha.errors import (
     LockError,
     LockLost,
     PoisonTask,
+    StaleToken,
     StoreError,
     StoreUnavailable,
 )
 from celery_ha.install import HA
-from celery_ha.locks import Lock, current_lock, locked_task
+from celery_ha.locks import Lock, current_lock, locked_task, unique_task
 
 __all__ = [
     "HA",
@@ -40,8 +41,10 @@ __all__ = [
     "LockError",
     "LockLost",
     "PoisonTask",
+    "StaleToken",
     "StoreError",
     "StoreUnavailable",
     "current_lock",
     "locked_task",
+    "unique_task",
 ]

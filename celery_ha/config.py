@@ -130,6 +130,10 @@ class Config:
     #: nobody overtakes it even behind a backlog. Shorter: others wait less if it never comes back.
     lock_inherit: float = field(default=60.0, metadata=_setting(_seconds))
 
+    #: How long the key of a unique task is reserved while it is being published; seconds, default 30. Longer: a
+    #: slow broker lets no duplicate through. Shorter: a publisher that died in between blocks others for less time.
+    publish_within: float = field(default=30.0, metadata=_setting(_seconds))
+
     #: Attempts that may start before a task is dead-lettered; default 3. More: a task survives more
     #: crashes of others. Fewer: a poison task takes fewer workers with it.
     max_deliveries: int = field(default=3, metadata=_setting(_count))

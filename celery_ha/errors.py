@@ -12,6 +12,7 @@
     └── LockError
         ├── LockBusy         somebody else holds the lock
         ├── LockLost         the lock was ours and is no longer
+        ├── StaleToken       the resource has seen a newer holder of the lock
         └── KeyRefused       a lock or routing key has no stable form
 
 The docstring of a class is its default message.
@@ -69,6 +70,10 @@ class LockBusy(LockError):
 
 class LockLost(LockError):
     """The lock was held and is no longer: stop touching what it guards."""
+
+
+class StaleToken(LockError):
+    """The resource has seen a newer token: somebody else holds the lock by now, and nothing was written."""
 
 
 class KeyRefused(LockError, ValueError):

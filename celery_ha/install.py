@@ -17,17 +17,20 @@ from celery._state import connect_on_app_finalize
 from celery_ha.brokers.connect import BrokerAccess
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.config import Config, defaults_for, found, read
-from celery_ha.errors import ConfigError, StoreUnavailable
+from celery_ha.errors import ConfigError, KeyRefused, StoreUnavailable
 from celery_ha.failover.namesake import make_sure_of
+from celery_ha.keys import name_of
 from celery_ha.locks.lock import Lock
+from celery_ha.locks.publish import publishing
 from celery_ha.locks.terms import OnLost, Terms
 from celery_ha.parking.redis import RedisParking
-from celery_ha.store.base import LockStore, Store
+from celery_ha.store.base import LockStore, Store, Uniques
 from celery_ha.store.redis.store import RedisStore
 from celery_ha.worker.claimed import guarded
 from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.hold import hold
 from celery_ha.worker.node import WorkerNode
+from celery_ha.worker.outcome import freeing
 from celery_ha.worker.step import LeaseStep
 from celery_ha.worker.tenant import Tenant
 
@@ -75,6 +78,8 @@ class HA:
         app.add_defaults(self._defaults)
         # Every thread's backend comes from here; see worker/claimed.py.
         app._get_backend = self._guarded_backend(app._get_backend)  # noqa: SLF001 - the only seam
+        # Every way to publish ends here: apply_async, canvas, beat, retry.
+        app.send_task = publishing(self, app.send_task)
 
     @cached_property
     def config(self) -> Config:
@@ -89,6 +94,8 @@ class HA:
         def backend() -> Any:
             made = make()
             made.store_result = guarded(self, made.store_result)
+            for told in ("mark_as_done", "mark_as_failure", "mark_as_revoked"):
+                setattr(made, told, freeing(self, getattr(made, told)))
             return made
 
         return backend
@@ -136,6 +143,10 @@ class HA:
     def locks(self) -> LockStore:
         return self.store.locks
 
+    @property
+    def uniques(self) -> Uniques:
+        return self.store.uniques
+
     @contextmanager
     def lock(
         self,
@@ -162,9 +173,14 @@ class HA:
         Raises:
             ConfigError: a term cannot be used.
             LockBusy: not granted in time; in a task also when its worker was given up.
+            KeyRefused: the name is longer than 1 KB.
             LockLost: raised in the block when the lock is gone.
             StoreUnavailable: the store did not answer; nothing is held, or will not be for long.
         """
+        try:
+            name_of(name)
+        except ValueError as exc:
+            raise KeyRefused(str(exc)) from exc
         terms = Terms("wait", timeout or None, limit, max_hold, on_lost)
         deadline = monotonic() + (inf if timeout is None else timeout)
         with hold(name, terms, deadline, self.tenant, self.store_url) as lock:

@@ -11,6 +11,7 @@ import decimal
 import enum
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from functools import lru_cache
@@ -19,6 +20,11 @@ from string import Formatter
 #: Ours alone, so that nobody else's hash of the same key is correlated with it.
 _PERSON = b"celery_ha.key"
 _MASK = (1 << 64) - 1
+
+#: Longest name of a lock or of a unique task's key, in bytes of UTF-8.
+LONGEST = 1024
+#: What ``repr`` says of an object that has no text of its own: another in every process.
+_ADDRESS = re.compile(r"<[^<>]*\b(?:object|function)\b.{0,200}? at 0x[0-9a-fA-F]+>")
 
 
 def stable_hash(key: str) -> int:
@@ -91,7 +97,7 @@ def canonical(value: object) -> str:
     if isinstance(value, enum.Enum):
         return canonical(value.value)
     if isinstance(value, str):
-        return str.__str__(value)
+        return stable(str.__str__(value))
     if value is None or isinstance(value, (bool, int, float, decimal.Decimal, uuid.UUID)):
         return str(value)
     if isinstance(value, (dt.date, dt.time)):
@@ -102,6 +108,36 @@ def canonical(value: object) -> str:
         pairs = sorted((_part(key), _part(part)) for key, part in value.items())
         return "{" + ",".join(f"{key}:{part}" for key, part in pairs) + "}"
     raise ValueError(f"a {type(value).__name__} has no stable text form; use a number, a text or another plain value")
+
+
+def stable(key: str) -> str:
+    """A key that was made elsewhere, unless it names a memory address.
+
+    Raises:
+        ValueError: it holds the ``repr`` of an object, another in every process.
+    """
+    if found := _ADDRESS.search(key):
+        raise ValueError(f"{found[0]!r} is another text in every process; use a number, a text or another plain value")
+    return key
+
+
+def name_of(key: str) -> str:
+    """A key as a name that every store can keep.
+
+    Raises:
+        ValueError: it is no Unicode, or longer than 1 KB in UTF-8. It is not hashed: a name is there to be read
+            where a lock hangs.
+    """
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"the key {key[:80]!r} is no valid Unicode; write it without lone surrogates") from exc
+    if size > LONGEST:
+        raise ValueError(
+            f"the key {key[:80]!r}... has {size} bytes, more than {LONGEST}; name only what tells calls apart, or give "
+            "a callable that returns a digest, such as hashlib.sha256(text.encode()).hexdigest()"
+        )
+    return key
 
 
 def _part(value: object) -> str:

@@ -189,6 +189,16 @@ class Grant:
     again: bool = False
 
 
+@dataclass(frozen=True)
+class Reservation:
+    """Who has the key of a unique task."""
+
+    #: The task id its message has, or will have.
+    task: str
+    #: False: its publisher has not come back yet, and may have died.
+    published: bool = False
+
+
 class Parked(Enum):
     """What became of a message that should wait in line for a lock."""
 

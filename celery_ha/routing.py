@@ -176,7 +176,7 @@ def _declared(task: Any) -> Any:
 
 def _text(key: object) -> str | None:
     """A key as text: a string is final, anything else gets its canonical form."""
-    return key if key is None or isinstance(key, str) else _stable(canonical, key)
+    return None if key is None else _stable(canonical, key)
 
 
 def _stable(form: Callable[..., str], *parts: object) -> str:

@@ -39,13 +39,13 @@ def current_attempt() -> Attempt | None:
     Raises:
         ConfigError: the task came by a message, but not through celery_ha.
     """
-    for task, request in _running():
+    for task, request in running():
         if not request.called_directly and not request.is_eager:
             return _attempt(task, request)
     return None
 
 
-def _running() -> Iterator[tuple[Any, Any]]:
+def running() -> Iterator[tuple[Any, Any]]:
     """Tasks on this thread's stack with their requests, innermost first."""
     for task in reversed(_task_stack.stack):
         for request in reversed(task.request_stack.stack):

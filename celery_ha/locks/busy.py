@@ -9,8 +9,11 @@ from celery_ha.locks.lock import Lock, busy_message
 from celery_ha.model import Grant
 
 
-class Busy(Reject):
+class Busy(Reject, Ignore):
     """The message goes back because a lock is busy.
+
+    An :exc:`~celery.exceptions.Ignore` as well, for the one place that asks: ``autoretry_for=(Exception,)`` would
+    take a mere rejection for a failure and spend a retry on it.
 
     A plain worker puts it back at once; the gate of a celery_ha worker has it wait in line for the lock
     or, where it cannot, gives it back a little later.

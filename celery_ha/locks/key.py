@@ -9,7 +9,7 @@ from typing import Any
 from celery import Task
 
 from celery_ha.errors import ConfigError, KeyRefused
-from celery_ha.keys import canonical, render
+from celery_ha.keys import canonical, name_of, render
 
 #: A template such as ``account:{account_id}``, or a callable that takes what the task takes.
 KeySource = str | Callable[..., object]
@@ -24,15 +24,19 @@ class LockKey:
             no argument.
         namespaced: True: the name starts with the function's own, so that no other function shares
             the lock.
+        what: the decorator that a refusal speaks of.
 
     Raises:
         ConfigError: ``source`` is neither template nor callable.
     """
 
-    def __init__(self, source: KeySource, function: Callable[..., Any], *, namespaced: bool) -> None:
+    def __init__(
+        self, source: KeySource, function: Callable[..., Any], *, namespaced: bool, what: str = "locked_task"
+    ) -> None:
         if not isinstance(source, str) and not callable(source):
-            raise ConfigError(f"locked_task({source!r}): write a template such as 'account:{{id}}', or a callable")
+            raise ConfigError(f"{what}({source!r}): write a template such as 'account:{{id}}', or a callable")
         self._source = source
+        self._what = what
         self._signature = inspect.signature(function)
         self._prefix = f"{function.__module__}.{function.__qualname__}:" if namespaced else ""
 
@@ -40,19 +44,34 @@ class LockKey:
         """Name the lock of one call.
 
         Raises:
-            KeyRefused: an argument in the key is missing or has no stable text form.
+            KeyRefused: an argument in the key is missing or has no stable text form, or the name is too long.
             TypeError: the arguments do not fit the function.
         """
-        bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        if callable(self._source):
-            return self._prefix + _text(self._source(*_without_task(bound.args), **bound.kwargs))
+        bound = self.bind(args, kwargs)
+        returned = self._source(*_without_task(bound.args), **bound.kwargs) if callable(self._source) else None
         try:
-            return self._prefix + render(self._source, _by_name(bound))
+            return name_of(self._prefix + self._text(bound, returned))
         except KeyRefused:
             raise
         except ValueError as error:
-            raise KeyRefused(f"locked_task({self._source!r}): {error}") from error
+            raise KeyRefused(f"{self._what}({self._source!r}): {error}") from error
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+        """The arguments by name, defaults included.
+
+        Raises:
+            TypeError: they do not fit the function.
+        """
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound
+
+    def _text(self, bound: inspect.BoundArguments, returned: object) -> str:
+        if isinstance(self._source, str):
+            return render(self._source, _by_name(bound))
+        if returned is None:
+            raise ValueError("it returned None; return the key")
+        return canonical(returned)
 
 
 def _without_task(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -68,17 +87,3 @@ def _by_name(bound: inspect.BoundArguments) -> dict[str, object]:
         elif place == 0 and isinstance(arguments[parameter.name], Task):
             del arguments[parameter.name]
     return arguments
-
-
-def _text(key: object) -> str:
-    """A key as text: a string is final, anything else gets its canonical form."""
-    if key is None:
-        raise KeyRefused("the callable given to locked_task returned None; return the key of the lock")
-    if isinstance(key, str):
-        return key
-    try:
-        return canonical(key)
-    except KeyRefused:
-        raise
-    except ValueError as error:
-        raise KeyRefused(f"the callable given to locked_task returned {key!r}: {error}") from error

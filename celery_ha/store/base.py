@@ -1,7 +1,7 @@
 """Ports to the store: where leases, leadership and locks live.
 
-Three small ports, because three different parts of the design use them. An adapter gives all
-three (see :class:`Store`). Every write names its condition and returns whether it happened; a
+Four small ports, because four different parts of the design use them. An adapter gives all
+four (see :class:`Store`). Every write names its condition and returns whether it happened; a
 call that cannot reach the store raises :class:`~celery_ha.errors.StoreUnavailable`, after which
 it may or may not have happened: every one of them can be repeated.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-from celery_ha.model import Grant, Holder, Look, Node, Parked, Recovered, Renewal, Verdict
+from celery_ha.model import Grant, Holder, Look, Node, Parked, Recovered, Renewal, Reservation, Verdict
 
 
 class LeaseStore(ABC):
@@ -224,12 +224,43 @@ class Parking(ABC):
         """
 
 
+class Uniques(ABC):
+    """Keys under which at most one message is under way. Every one has an expiry: nothing is blocked for ever."""
+
+    @abstractmethod
+    def claim_key(self, key: str, task: str, ttl: float) -> Reservation:
+        """Reserve a key for a task id, unless another has it.
+
+        Args:
+            key: at most 1 KB as UTF-8.
+            task: the id to publish under.
+            ttl: seconds after which it is free again; a key that is this task's already is kept at least so long.
+
+        Returns:
+            Who has it now, ``task`` or another.
+
+        **Failure:** dying right after leaves a reservation that is not published, and free after ``ttl``.
+        """
+
+    @abstractmethod
+    def keep_key(self, key: str, task: str, ttl: float) -> bool:
+        """Note that the message is published and keep its key for ``ttl`` seconds, if it still is this task's.
+
+        A key that was freed meanwhile stays free: the task may have ended before its publisher went on.
+        """
+
+    @abstractmethod
+    def free_key(self, key: str, task: str) -> bool:
+        """Free a key if it is this task's; whoever comes late frees nothing of another's."""
+
+
 class Store(ABC):
-    """One store, three ports."""
+    """One store, four ports."""
 
     leases: LeaseStore
     court: Court
     locks: LockStore
+    uniques: Uniques
 
     @abstractmethod
     def close(self) -> None:

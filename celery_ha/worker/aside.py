@@ -6,11 +6,16 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from time import sleep
+
+from celery_ha.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
 #: Calls made at once; one that hangs must not hold up the others.
 THREADS = 4
+#: Seconds between two tries of a call that must be made.
+ASK_AGAIN = 0.5
 
 
 class Aside:
@@ -26,6 +31,18 @@ class Aside:
             self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ha-aside")
         with suppress(RuntimeError):  # shut down: the worker has said goodbye
             self._calls = [*(made for made in self._calls if not made.done()), self._threads.submit(_logged, call)]
+
+    def insist(self, call: Callable[[], object], wanted: Callable[[], bool]) -> None:
+        """Make a call soon, and again while the store does not answer, as long as it is wanted."""
+
+        def repeat() -> None:
+            while wanted():
+                with suppress(StoreUnavailable):
+                    call()
+                    return
+                sleep(ASK_AGAIN)
+
+        self.run(repeat)
 
     def finish(self, within: float) -> None:
         """Wait for the calls made so far, at most so many seconds."""

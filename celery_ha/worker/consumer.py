@@ -10,6 +10,7 @@ from celery.worker import consumer, state
 from kombu.utils.imports import symbol_by_name
 
 from celery_ha.errors import Fenced, StoreUnavailable
+from celery_ha.locks.unique import HEADER
 from celery_ha.worker.gate import Gate, claim_of, gated
 from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.pool import GuardedPool
@@ -162,11 +163,14 @@ class Consumer(consumer.Consumer):
         self._end(message, reason)
 
     def _end(self, message: Any, reason: str) -> None:
-        """To the dead letters; what is locked in trust for it is free (rule 9)."""
+        """To the dead letters; what is locked in trust for it is free (rule 9), and it blocks no other of its kind."""
         claim, headers = str(message.delivery_tag), getattr(message, "headers", None)
         message.channel.qos.bury(claim, reason)
-        if isinstance(headers, dict) and headers.get("id"):
-            self.node.locks_ended(claim, str(headers["id"]))
+        if not isinstance(headers, dict) or not headers.get("id"):
+            return
+        self.node.locks_ended(claim, str(headers["id"]))
+        if headers.get(HEADER):
+            self.node.free_key(headers[HEADER], headers["id"])
 
     # -- shards -----------------------------------------------------------------------------
 

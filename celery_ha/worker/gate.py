@@ -15,12 +15,13 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from billiard.exceptions import Terminated, WorkerLostError
-from celery.exceptions import InvalidTaskError
+from celery.exceptions import Ignore, InvalidTaskError, Reject
 from celery.worker import state
 from celery.worker.request import Request
 
 from celery_ha.errors import PoisonTask
 from celery_ha.locks.busy import Busy
+from celery_ha.locks.unique import HEADER
 from celery_ha.worker.child import NotStarted
 
 if TYPE_CHECKING:
@@ -145,6 +146,11 @@ class Gate:
         """Its child was killed and released nothing (rule 5)."""
         self._node.locks_ended(claim_of(request))
 
+    def ended_untold(self, request: Any) -> None:
+        """It came to an end that nobody is told of: the key of a unique task is free."""
+        if key := request.request_dict.get(HEADER):
+            self._node.free_key(key, request.id)
+
     def ours(self, request: Any, exc_info: Any) -> bool:
         """Whether a failure was of our own making, and is dealt with."""
         exc = getattr(exc_info.exception, "exc", exc_info.exception)
@@ -154,7 +160,9 @@ class Gate:
         if isinstance(exc, Busy):
             self.stand_in_line(request, exc)
             return True
-        if isinstance(exc, (WorkerLostError, Terminated, SystemExit)):
+        if isinstance(exc, Ignore) or (isinstance(exc, Reject) and not exc.requeue):
+            self.ended_untold(request)
+        elif isinstance(exc, (WorkerLostError, Terminated, SystemExit)):
             self.child_gone(request)
         elif isinstance(exc, TypeError) and (reason := misfit(request)):
             # Celery tells FAILURE; the first ending counts, so its ack does not drop the message.

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 from celery.worker import state
@@ -33,8 +33,6 @@ from celery_ha.worker.stock import SOON, Stock
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two tries to free the locks of a claim that ended.
-ASK_AGAIN = 0.5
 #: Task ids whose busy locks are remembered.
 BUSY_MEMORY = 10_000
 
@@ -286,21 +284,16 @@ class WorkerNode:
     def locks_ended(self, claim: str, task: str = "") -> None:
         """Free the locks of a claim whose process is gone, and with ``task`` what is in trust for it (rules 5, 8)."""
         tasks = (task,) if task else ()
+        self._free(lambda: self.store.locks.ended((claim,), tasks))
+
+    def free_key(self, key: str, task: str) -> None:
+        """Free the key of a unique task that came to its end here."""
+        self._free(lambda: self.store.uniques.free_key(key, task))
+
+    def _free(self, free: Callable[[], object]) -> None:
+        """Nobody else does it while the lease lives on; when it ends, its locks are settled with it."""
         life = self._life
-
-        def freed() -> bool:
-            try:
-                self.store.locks.ended((claim,), tasks)
-            except StoreUnavailable:
-                return False
-            return True
-
-        def free() -> None:
-            # Nobody else does it while the lease lives on; when it ends, they are settled with it.
-            while life is self._life and not freed():
-                sleep(ASK_AGAIN)
-
-        self.aside.run(free)
+        self.aside.insist(free, lambda: life is self._life)
 
     def times_busy(self, task: str) -> int:
         """How often this task found its lock busy here before."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import redis
 from celery import Celery
+from celery.exceptions import Ignore, Reject
 
-from celery_ha import HA, LockLost, current_lock, locked_task
+from celery_ha import HA, LockLost, current_lock, locked_task, unique_task
 
 BROKER = os.environ.get("PROBE_BROKER", "redis://localhost:6379/0")
 LEDGER = os.environ.get("PROBE_LEDGER", "")
@@ -114,6 +115,38 @@ def transfer(self, key: object, payer: object, payee: object, seconds: float = 0
     """Two locks, all or none."""
     tokens = [current_lock(f"account:{name}").token for name in (payer, payee)]
     return _run(self, key, seconds, *tokens)
+
+
+@app.task(bind=True, max_retries=3)
+@unique_task("{name}")
+def sole(self, key: object, name: object, seconds: float = 0.05, fate: str = "") -> object:
+    """One under way for each name; comes to the end it is told to."""
+    _run(self, key, seconds)
+    if fate == "fail":
+        raise ArithmeticError
+    if fate == "ignore":
+        raise Ignore
+    if fate == "reject":
+        raise Reject("told to", requeue=False)
+    if fate == "crash":
+        os._exit(9)
+    if fate == "retry" and not self.request.retries:
+        raise self.retry(countdown=0.5)
+    return key
+
+
+@app.task(bind=True)
+@unique_task("{name}", until="started")
+def waiting(self, key: object, name: object, seconds: float = 0.05) -> object:
+    """One waiting for each name."""
+    return _run(self, key, seconds)
+
+
+@app.task(bind=True)
+@locked_task("skipped:{name}", on_busy="skip")
+def skip(self, key: object, name: object, seconds: float = 0.05) -> object:
+    """Acknowledged, without a word, when its lock is busy."""
+    return _run(self, key, seconds)
 
 
 @app.task(bind=True)

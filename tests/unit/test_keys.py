@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from celery_ha.keys import base_of, canonical, render, shard_name, shard_names, shard_of, stable_hash
+from celery_ha.keys import base_of, canonical, name_of, render, shard_name, shard_names, shard_of, stable_hash
 
 #: Made once. A release that changes one of these answers sends a key to two shards while it rolls out.
 KNOWN = json.loads((Path(__file__).parent / "known_shards.json").read_text(encoding="ascii"))
@@ -177,6 +177,30 @@ def test_values_of_another_shape_have_another_text(one: object, other: object) -
 def test_a_value_without_a_stable_text_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="has no stable text form"):
         canonical(value)
+
+
+class Bare:
+    def method(self) -> None: ...
+
+
+@pytest.mark.parametrize("value", [Bare(), Bare().method, Bare.method, (n for n in ()), lambda: None, iter([])])
+def test_the_text_of_a_memory_address_is_refused_as_the_object_itself_is(value: object) -> None:
+    for text in (repr(value), f"order {value}", [str(value)]):
+        with pytest.raises(ValueError, match="another text in every process"):
+            canonical(text)
+
+
+@pytest.mark.parametrize("text", ["<html>", "meet at 0x10", "<b> at 0xff", "an object at 0x7f", "x < y at 0x1 > z"])
+def test_a_text_that_only_looks_a_little_like_an_address_is_a_key(text: str) -> None:
+    assert canonical(text) == text
+
+
+def test_a_name_has_at_most_1_kb_of_utf_8() -> None:
+    assert name_of("ä" * 512) == "ä" * 512
+    with pytest.raises(ValueError, match="1025 bytes, more than 1024"):
+        name_of("ä" * 512 + "x")
+    with pytest.raises(ValueError, match="no valid Unicode"):
+        name_of("caf\udce9")
 
 
 # Templates.

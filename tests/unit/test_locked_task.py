@@ -150,6 +150,32 @@ def test_a_key_without_a_stable_form_fails_the_task(world, charge):
     assert world.locked == set()
 
 
+@pytest.mark.parametrize("account", [{object()}, (n for n in ()), f"of {object()}", "x" * 1100])
+def test_a_key_that_no_other_process_could_find_or_keep_fails_the_task(world, charge, account):
+    state, error = world.run(charge, 1, account)
+
+    assert (state, type(error)) == ("FAILURE", KeyRefused)
+    assert "'account_id'" in str(error) or "1108 bytes" in str(error)
+
+
+@pytest.mark.parametrize("bind", [True, False])
+def test_an_automatic_retry_changes_neither_the_name_of_the_lock_nor_what_busy_does(world, bind):
+    def plain(x, scope="all"):
+        return sorted(world.locked)
+
+    def bound(self, x, scope="all"):
+        return sorted(world.locked)
+
+    task = world.app.task(name=f"auto{bind}", bind=bind, autoretry_for=(Exception,))(
+        locked_task("{x}:{scope}")(bound if bind else plain)
+    )
+
+    assert world.run(task, 1) == world.run(task, x=1) == world.run(task, 1, "all") == ("SUCCESS", ["1:all"])
+    world.hold("1:all")
+    state, busy = world.run(task, 1)
+    assert (state, type(busy)) == ("REJECTED", Busy)
+
+
 def test_a_callable_that_gives_no_key_fails_the_task(world):
     @world.app.task
     @locked_task(lambda: None)

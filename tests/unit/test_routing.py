@@ -143,8 +143,12 @@ def test_explicit_key_without_a_stable_form_is_refused(app: Celery) -> None:
 
 
 def test_argument_without_a_stable_form_is_refused(app: Celery) -> None:
+    for value in (object(), repr(object()), {object()}, (number for number in ())):
+        with pytest.raises(KeyRefused, match="argument 'order_id'"):
+            charging(app).delay(value)
     with pytest.raises(KeyRefused):
-        charging(app).delay(object())
+        charging(app).apply_async((17,), ha_key=f"order {object()}")
+    assert waiting() == {}
 
 
 def test_bound_task_binds_its_arguments_without_self(app: Celery) -> None:

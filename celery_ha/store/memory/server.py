@@ -51,6 +51,15 @@ class Line:
     waiters: deque[Waiter] = field(default_factory=deque)
 
 
+@dataclass
+class HeldKey:
+    """A key under which a message is under way, or about to be published."""
+
+    task: str
+    until: float
+    published: bool = False
+
+
 #: One of the places of a lock: its name and the place's number.
 Slot = tuple[str, int]
 
@@ -74,6 +83,7 @@ class Memory:
     history: deque[tuple[FencedLease, Recovered]] = field(default_factory=lambda: deque(maxlen=HISTORY_LIMIT))
     locks: dict[Slot, HeldLock] = field(default_factory=dict)
     lines: dict[str, Line] = field(default_factory=dict)
+    uniques: dict[str, HeldKey] = field(default_factory=dict)
     #: Claims whose end was told, each with the time until which it is remembered; oldest first.
     ended: dict[str, float] = field(default_factory=dict)
     #: Until when no lock is granted (rule 12), and for how long such a time lasts.

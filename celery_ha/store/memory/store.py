@@ -11,6 +11,7 @@ from celery_ha.store.memory.court import MemoryCourt
 from celery_ha.store.memory.leases import MemoryLeases
 from celery_ha.store.memory.locks import MemoryLocks
 from celery_ha.store.memory.server import MemoryServer
+from celery_ha.store.memory.uniques import MemoryUniques
 
 
 class MemoryStore(Store):
@@ -32,6 +33,7 @@ class MemoryStore(Store):
         self.leases = MemoryLeases(self)
         self.court = MemoryCourt(self)
         self.locks = MemoryLocks(self)
+        self.uniques = MemoryUniques(self)
 
     @property
     def session(self) -> str:

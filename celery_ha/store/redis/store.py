@@ -14,6 +14,7 @@ from celery_ha.store.redis.link import Link
 from celery_ha.store.redis.locks import RedisLocks
 from celery_ha.store.redis.pool import LinkPool
 from celery_ha.store.redis.replicas import Replicas
+from celery_ha.store.redis.uniques import RedisUniques
 from celery_ha.store.redis.url import dial_client, dial_url
 
 #: Keys, after the prefix, that stay for good; each is small or bounded by the number of nodes.
@@ -68,6 +69,7 @@ class RedisStore(Store):
         self.leases = RedisLeases(self._a, self._b, prefix, timeout)
         self.court = RedisCourt(self._a, self._b, confirm)
         self.locks = RedisLocks(self.pool, confirm, prefix, timeout)
+        self.uniques = RedisUniques(self.pool)
 
     def close(self) -> None:
         """Drop the connections of this process."""
