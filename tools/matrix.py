@@ -1,4 +1,4 @@
-"""Run the unit and contract tests at both ends of what celery_ha supports.
+"""Run the unit and contract tests, and some with real workers, at both ends of what celery_ha supports.
 
 The oldest Python found on this machine gets the oldest Celery allowed, the newest gets the newest.
 Each pair has an environment of its own in ``.venv-matrix``, kept until ``pyproject.toml`` changes.
@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ROOT / ".venv-matrix"
 SUPPORTED = [(3, minor) for minor in range(10, 14)]
 OLDEST_CELERY = ("celery[redis]==5.6.0", "kombu>=5.6,<5.7")
-TESTS = ("tests/unit", "tests/contract")
+#: Real workers die at both ends too, in a few tests.
+TESTS = ("tests/unit", "tests/contract", "tests/integration/test_death.py", "tests/integration/test_locks.py")
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,7 @@ def test(pair: Pair, arguments: Sequence[str]) -> None:
     versions = "import celery, kombu; print(f'Celery {celery.__version__}, kombu {kombu.__version__}')"
     print(f"\n{pair.name}:", end=" ", flush=True)
     run(python, "-c", versions)
-    present = [path for path in TESTS if (ROOT / path).is_dir()]
-    run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *present, *arguments)
+    run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS, *arguments)
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ class RingingChannel(redis.Channel):
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         batch = kwargs.get("_publish_batch")
-        if queue in self._expires or self._is_reply(message):
+        if queue in getattr(self, "_expires", ()) or self._is_reply(message):  # kombu 5.7 has queues that expire
             super()._put(queue, message, **kwargs)
         elif batch is not None:
             super()._put(queue, message, **kwargs)

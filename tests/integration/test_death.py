@@ -114,6 +114,11 @@ def test_killed_worker_whose_name_is_reused_at_once_is_recovered_all_the_same(tr
     trio.settled(keys)
     eventually(lambda: lease in trio.fenced(), why="the dead lease was fenced")
     assert trio.node(heir).lease != lease
-    new = trio.publish("order", trio.keys_on(trio.shards(heir), 4), 0.01)
-    trio.settled(new)
-    assert {run.node for run in trio.ledger.runs() if run.key in new} == {heir.name}
+
+    # And its shards are its own, once the others have let go of them
+    def runs_at_home() -> bool:
+        new = trio.publish("order", trio.keys_on(trio.shards(heir), 4), 0.01)
+        trio.settled(new)
+        return {run.node for run in trio.ledger.runs() if run.key in new} == {heir.name}
+
+    eventually(runs_at_home)
