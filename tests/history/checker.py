@@ -127,31 +127,24 @@ def every_loss_is_told(made: History) -> Iterator[Violation]:
 
 def lines_are_served_in_order(made: History) -> Iterator[Violation]:
     """Who was seen in line is granted before whoever stood behind or asked later, unless it stepped out or was struck."""
-    granted = {hold.claim: hold for hold in made.granted()}
+    calls = {hold.claim: hold for hold in made.holds if hold.claim}
     by_lock = _by_lock(made.granted())
-    asks: dict[tuple[int, str], list[Hold]] = defaultdict(list)
-    for hold in made.holds:
-        asks[hold.pid, hold.lock].append(hold)
     told: set[tuple[str, str]] = set()
     for seen in made.events:
-        for at, (pid, claim) in enumerate(seen.line):
-            first = granted.get(claim) or _ask_at(asks[pid, seen.lock], seen.at)
-            behind = [granted[later] for _, later in seen.line[at + 1 :] if later in granted]
-            after = [hold for hold in by_lock[seen.lock] if hold.asked > seen.at]
-            for heir in (*behind, *after) if first is not None else ():
-                if (claim, heir.claim) not in told and _was_overtaken(made, first, heir, claim):
-                    told.add((claim, heir.claim))
+        standing = [calls[claim] for _, claim in seen.line if claim in calls]
+        after = [hold for hold in by_lock[seen.lock] if hold.asked > seen.at]
+        for at, first in enumerate(standing):
+            for heir in (*standing[at + 1 :], *after):
+                if (first.claim, heir.claim) not in told and _was_overtaken(made, first, heir):
+                    told.add((first.claim, heir.claim))
                     yield Violation("out of order", f"{first} stood before {heir}", seen.lock, heir.served)
 
 
-def _ask_at(asks: list[Hold], at: float) -> Hold | None:
-    return next((hold for hold in asks if hold.asked <= at <= hold.ended), None)
-
-
-def _was_overtaken(made: History, first: Hold, heir: Hold, claim: str) -> bool:
+def _was_overtaken(made: History, first: Hold, heir: Hold) -> bool:
+    if not heir.was_granted:
+        return False
     if first.was_granted:
-        # An entry that an earlier call of the same process left behind is nobody's any more.
-        return first.claim == claim and first.token > heir.token
+        return first.token > heir.token
     harmed = any(
         span.pid in (0, first.pid) and span.since <= first.ended and first.asked <= span.until
         for span in (*made.stops, *made.cuts, *made.downs)

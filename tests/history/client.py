@@ -17,6 +17,7 @@ from celery import Celery
 
 from celery_ha import HA, LockBusy, LockLost
 from celery_ha.errors import StoreUnavailable
+from celery_ha.locks.attempt import Attempt
 from tests.history.event import Ledger
 from tests.history.register import Register
 
@@ -83,6 +84,8 @@ class Client:
         self.chance = chance
         self._register = Register(stage.folder, self.ledger)
         self._number = 0
+        # Under which claim a call stands in line is not told to who is never granted anything.
+        self._attempt, self.app.ha.tenant.attempt = self.app.ha.tenant.attempt, self._noted_attempt
 
     def hold(self, names: list[str], timeout: float | None, body: Callable[[], None], max_hold: float = 0.0) -> None:
         """Hold locks one inside the other, note all of it, and touch what they guard."""
@@ -112,6 +115,11 @@ class Client:
                 self._note("unavailable", name, number)
                 raise
         self._note(outcome, name, number, yes=lock is None or not lock.lost)
+
+    def _noted_attempt(self) -> Attempt:
+        attempt = self._attempt()
+        self.ledger.note("claim", pid=os.getpid(), hold=self._number, claim=attempt.holder.claim)
+        return attempt
 
     def _touch(self, name: str, number: int, token: int) -> None:
         if LOCKS[name] == 1:

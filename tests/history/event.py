@@ -13,7 +13,7 @@ from pathlib import Path
 class Event:
     """One thing that happened, by the clock that all processes of the machine share.
 
-    Of a client, in this order for each hold: ``ask``; ``granted`` (after the grant); any ``touch``;
+    Of a client, in this order for each hold: ``ask``; ``claim``; ``granted`` (after the grant); any ``touch``;
     ``releasing`` (before the release is asked for); last ``released``, ``busy`` or ``unavailable``.
     Then ``idle`` when it takes no lock any more. Of whoever strikes them: ``kill``, ``stop`` and ``cut``
     before it is done, ``cont`` after; of the server ``stall`` and ``down`` before, ``unstall`` and ``up``

@@ -137,7 +137,9 @@ def history(events: Iterable[Event], ttl: float) -> History:
 
 
 def _add(hold: Hold, event: Event) -> None:
-    if event.kind == "granted":
+    if event.kind == "claim":
+        hold.claim = event.claim
+    elif event.kind == "granted":
         hold.granted, hold.token, hold.claim = event.at, event.token, event.claim
     elif event.kind == "releasing":
         hold.releasing = event.at

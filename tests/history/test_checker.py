@@ -173,7 +173,7 @@ def overtaken() -> Callable[..., set[str]]:
     """Process 2 stands before process 3 and comes to another end than a grant."""
 
     def judge(outcome: str, ended: float, *blows: Event) -> set[str]:
-        first = [at(10.1, "ask", 2, 1), at(ended, outcome, 2, 1)]
+        first = [at(10.1, "ask", 2, 1), at(10.1, "claim", 2, 1, claim="2.1"), at(ended, outcome, 2, 1)]
         return rules([in_line(10.5, 2, 3)], first, holding(3, since=11, until=12, asked=10.2), blows)
 
     return judge
@@ -193,6 +193,12 @@ def test_who_asks_later_and_is_served_before_the_line_is_found():
 
 def test_who_is_overtaken_and_then_gives_up_is_found(overtaken):
     assert overtaken("busy", 14.0) == {"out of order"}
+
+
+def test_entry_that_an_earlier_call_left_behind_is_nobodys():
+    earlier = [at(10.0, "ask", 2, 1), at(10.0, "claim", 2, 1, claim="2.1"), at(10.4, "unavailable", 2, 1)]
+    now = [at(10.45, "ask", 2, 2, wait=2.0), at(10.45, "claim", 2, 2, claim="2.2"), at(13, "busy", 2, 2)]
+    assert rules([in_line(10.5, 2, 3)], earlier, now, holding(3, since=11, until=12, asked=10.2)) == set()
 
 
 def test_who_stepped_out_of_the_line_before_is_not_overtaken(overtaken):
