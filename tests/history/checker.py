@@ -141,7 +141,7 @@ def lines_are_served_in_order(made: History) -> Iterator[Violation]:
 
 
 def _was_overtaken(made: History, first: Hold, heir: Hold) -> bool:
-    if not heir.was_granted:
+    if not heir.was_granted or made.line_forgotten(first):
         return False
     if first.was_granted:
         return first.token > heir.token

@@ -116,8 +116,8 @@ class Client:
                 raise
         self._note(outcome, name, number, yes=lock is None or not lock.lost)
 
-    def _noted_attempt(self) -> Attempt:
-        attempt = self._attempt()
+    def _noted_attempt(self, deadline: float) -> Attempt:
+        attempt = self._attempt(deadline)
         self.ledger.note("claim", pid=os.getpid(), hold=self._number, claim=attempt.holder.claim)
         return attempt
 

@@ -106,6 +106,11 @@ class History:
                 at = span.until
         return at
 
+    def line_forgotten(self, hold: Hold) -> bool:
+        """Whether the server lost its memory while it stood in line: then it had to begin anew."""
+        until = hold.served if hold.was_granted else hold.ended
+        return any(not down.kept and hold.asked <= down.until and down.since <= until for down in self.downs)
+
     def forgotten(self, hold: Hold) -> bool:
         """Whether the server lost its memory while it was held."""
         return any(not down.kept and hold.served <= down.until and down.since <= hold.ended for down in self.downs)
