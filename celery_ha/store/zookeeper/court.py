@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from celery_ha.model import FencedLease, Leader, Look, Node, Recovered, Verdict
 from celery_ha.store.base import Court
@@ -199,7 +200,7 @@ class ZooKeeperCourt(Court):
         self._history.sweep()
         return done
 
-    def _each(self, folder: str, names: Iterable[str] | None) -> list[tuple[str, tuple[bytes, object]]]:
+    def _each(self, folder: str, names: Iterable[str] | None) -> list[tuple[str, tuple[bytes, Any]]]:
         """What is under a folder, without what has gone since it was listed."""
         listed = sorted(names or ())
         answers = self._b.ask(*(get(f"{self._paths.at(folder)}/{name}") for name in listed))

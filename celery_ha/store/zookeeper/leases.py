@@ -7,6 +7,7 @@ import secrets
 import threading
 from dataclasses import replace
 from time import monotonic
+from typing import Any
 
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.model import Leader, LeaseState, Node, Renewal
@@ -190,7 +191,7 @@ class ZooKeeperLeases(LeaseStore):
         stat = self._commit(node, *more, Write(self._paths.lease(node.lease), dump_node(node), version))
         self._known[node.lease] = node, stat.version
 
-    def _commit(self, node: Node, *ops: Op) -> object:
+    def _commit(self, node: Node, *ops: Op) -> Any:
         """Write, if the connections that are registered are there; returns what the last operation answered."""
         try:
             checks = [Check(self._paths.connection(connection)) for connection in node.connections]

@@ -46,7 +46,7 @@ _BYSTANDERS = (RolledBackError, RuntimeInconsistency)
 PAUSE, LONGEST_PAUSE = 0.002, 0.05
 
 
-class Conflict(Exception):  # noqa: N818 - no error: it never leaves this package
+class Conflict(Exception):
     """A condition of a transaction did not hold; nothing of it happened."""
 
     def __init__(self, op: Op, cause: Exception) -> None:
