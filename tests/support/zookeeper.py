@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,17 +88,19 @@ class ZooKeeper:
         """Until it serves clients."""
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
-                    probe.sendall(b"srvr")
-                    if b"Mode:" in probe.recv(4096):
-                        return
-            except OSError:
-                pass
+            with suppress(OSError):
+                if "Mode:" in self.asked("srvr"):
+                    return
             time.sleep(0.05)
         text = (self.folder / "log").read_text(errors="replace")
         self.stop()
         raise RuntimeError(f"ZooKeeper did not start:\n{text}")
+
+    def asked(self, word: str) -> str:
+        """What it answers to one of its four-letter words."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
+            probe.sendall(word.encode())
+            return b"".join(iter(lambda: probe.recv(4096), b"")).decode()
 
     def send(self, signum: int) -> None:
         os.kill(self.pid, signum)

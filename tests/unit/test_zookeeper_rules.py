@@ -19,7 +19,9 @@ A = Held(Holder("a", "a.1", "t"), inherit=60.0, token=5)
 TRUST = Held(Holder("", "", "t"), inherit=60.0, until=100.0, token=5)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "/", "a/b", "\0", "=a:0:b", "ключ", "%sha256-", "x" * 1024, "/" * 1024])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "/", "a/b", "\0", "=a:0:b", "ключ", "%sha256-", "x" * 1024, "/" * 1024]
+)
 def test_any_name_is_one_path_component_and_comes_back_from_an_entry(name):
     key = lock_key(name)
 

@@ -8,6 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 from kazoo.client import KazooClient
+from kazoo.exceptions import KazooException
+from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.connection import ConnectionHandler
 from kazoo.protocol.serialization import Connect
 from kazoo.retry import KazooRetry
@@ -57,6 +59,19 @@ def make_client(address: Address, session_timeout: float) -> KazooClient:
         client, old.retry_sleeper, logger=old.logger, sasl_options=old.sasl_options
     )
     return client
+
+
+def is_over(client: KazooClient) -> bool:
+    """Whether a client that was started never tries to connect again: it was refused, or it broke."""
+    routine = client._connection._connection_routine  # noqa: SLF001
+    return routine is not None and not routine.is_alive()
+
+
+def end(client: KazooClient) -> None:
+    """End the session and whatever runs for it."""
+    with suppress(KazooException, KazooTimeoutError, OSError):
+        client.stop()
+        client.close()
 
 
 def granted(client: KazooClient) -> float:

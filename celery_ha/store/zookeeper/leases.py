@@ -45,8 +45,8 @@ class ZooKeeperLeases(LeaseStore):
 
     @property
     def notice(self) -> float:
-        """The shorter timeout of the two sessions: when they are gone, the lease may be fenced."""
-        return min(self._a.granted, self._b.granted)
+        """The timeout of the session that renews: it outlives the last renewal by that much, and keeps the lease."""
+        return self._a.granted
 
     def open(self, node: Node) -> str:
         self._a.announce()

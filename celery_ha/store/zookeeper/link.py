@@ -25,10 +25,9 @@ from kazoo.exceptions import (
     RuntimeInconsistency,
 )
 from kazoo.handlers.threading import KazooTimeoutError
-from kazoo.protocol.states import KeeperState
 
 from celery_ha.errors import StoreError, StoreUnavailable
-from celery_ha.store.zookeeper.connection import disown, granted
+from celery_ha.store.zookeeper.connection import disown, end, granted, is_over
 from celery_ha.store.zookeeper.ops import Create, Op
 from celery_ha.store.zookeeper.znodes import FOLDERS, MARKS, Paths
 
@@ -193,9 +192,7 @@ class Link:
         with self._mutex:
             client, self._client = self._client, None
         if client is not None:
-            with suppress(KazooException, KazooTimeoutError, OSError):
-                client.stop()
-                client.close()
+            end(client)
 
     def close_inherited(self) -> None:
         """In a forked child: close the copies of the sockets, send nothing, and forget whose they were."""
@@ -214,25 +211,22 @@ class Link:
         if self._pid != os.getpid():
             self.close_inherited()
         with self._mutex:
+            if self._client is not None and is_over(self._client):
+                end(self._client)
+                self._client = None
             if self._client is None:
                 self._client = self._make()
-                self._client.add_listener(self._noted(self._client))
+                self._client.add_listener(self._note)
                 self._live = self._client.start_async()
             client, live = self._client, self._live
         if not live.wait(max(deadline - monotonic(), 0.0)):
             raise StoreUnavailable("cannot connect to the store in time")
         return client
 
-    def _noted(self, client: Any) -> Callable[[str], None]:
-        def note(_state: str) -> None:
-            if client.client_state == KeeperState.AUTH_FAILED:
-                # kazoo never tries again with such a client.
-                self._client = None
-            self._connects += 1
-            for bell in tuple(self._bells):
-                bell.set()
-
-        return note
+    def _note(self, _state: str) -> None:
+        self._connects += 1
+        for bell in tuple(self._bells):
+            bell.set()
 
     def _lay_out(self) -> None:
         """Make the znodes that everything else is under."""

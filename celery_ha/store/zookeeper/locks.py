@@ -17,7 +17,7 @@ from celery_ha.store.base import LockStore
 from celery_ha.store.zookeeper.broom import Broom
 from celery_ha.store.zookeeper.clock import Clock
 from celery_ha.store.zookeeper.desk import Desk
-from celery_ha.store.zookeeper.link import Conflict, Link, children, exists, get
+from celery_ha.store.zookeeper.link import Conflict, Link, children, exists, get, sync
 from celery_ha.store.zookeeper.ops import Check, Create, Delete
 from celery_ha.store.zookeeper.records import Waiter
 from celery_ha.store.zookeeper.rules import View
@@ -86,7 +86,8 @@ class ZooKeeperLocks(LockStore):
         return self._change(lock_key(name), lambda view: view.own(holder, token), holder.lease)
 
     def holds(self, name: str, holder: Holder, token: int) -> bool:
-        (lease,) = self._link.ask(exists(self._paths.lease(holder.lease)))
+        # Whoever asks must not hear of yesterday: another server may have taken the fence.
+        _, lease = self._link.ask(sync(self._paths.root), exists(self._paths.lease(holder.lease)))
         return lease is not None and self._desk.read(name).own(holder, token) is not None
 
     def ended(self, claims: tuple[str, ...], tasks: tuple[str, ...] = ()) -> int:
@@ -103,9 +104,9 @@ class ZooKeeperLocks(LockStore):
         return freed
 
     def settle(self, lease: str, restarted: Mapping[str, str]) -> int:
+        entries = self._listed(self._paths.hand(lease))
         if self._is_open(lease):
             return 0
-        entries = self._listed(self._paths.hand(lease))
         return sum(self._free(entry, lease, heir=restarted.get(entry.owner, "")) for entry in entries)
 
     def waiting(self, name: str) -> int:
@@ -175,7 +176,8 @@ class ZooKeeperLocks(LockStore):
             self._link.commit(Create(self._paths.end(claim)))
 
     def _listed(self, folder: str) -> list[Entry]:
-        (names,) = self._link.ask(children(folder))
+        # What others wrote over other servers counts.
+        _, names = self._link.ask(sync(self._paths.root), children(folder))
         return [Entry.parse(name) for name in names or ()]
 
     def _free(self, entry: Entry, lease: str = "", heir: str = "", *, only_open: bool = False) -> bool:
