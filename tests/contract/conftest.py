@@ -146,7 +146,7 @@ class ZooKeeperBackend:
         for key in self._names(root + "/locks"):
             data, stat = self.admin.get(f"{root}/locks/{key}")
             lock = load_lock(data, stat.mzxid)
-            assert lock.slots or self._names(f"{root}/locks/{key}"), f"{key} is nobody's"
+            assert lock.slots or len(self._names(f"{root}/locks/{key}")) > 1, f"{key} is nobody's"
             for slot, one in lock.slots.items():
                 if one.holder.lease:
                     held.add((lock_key(one.holder.lease), str(Entry(one.holder.claim, slot, key))))

@@ -17,6 +17,8 @@ from celery_ha.errors import StoreError, StoreUnavailable
 from celery_ha.model import Holder, LeaseState, Node, Verdict
 from celery_ha.store.zookeeper import ZooKeeperStore
 from celery_ha.store.zookeeper import broom as brooms
+from celery_ha.store.zookeeper.link import Conflict
+from celery_ha.store.zookeeper.records import Waiter
 from tests.contract.conftest import expire
 from tests.support.fleet import eventually
 from tests.support.zookeeper import ZooKeeper, ensemble, zookeeper_is_here
@@ -201,6 +203,29 @@ def _outcome(future):
         return future.result(20).token
     except StoreUnavailable:
         return StoreUnavailable
+
+
+def test_change_decided_on_a_lock_that_was_freed_and_taken_again_is_not_written(url, make_store):
+    # Given what was read of a lock that is held
+    store = make_store(url)
+    store.leases.open(Node("a", "a@host"))
+    first = store.locks.acquire("x", HOLDER, inherit=60)
+    desk = store.locks._desk
+    read = desk.read("x")
+    # When it is freed and taken again, and so has the same version
+    assert store.locks.release("x", HOLDER, first.token)
+    other = Holder("a", "a.2", "u")
+    second = store.locks.acquire("x", other, inherit=60)
+    assert desk.read("x").version == read.version
+    # Then nobody may act on what was read
+    for act in (
+        lambda: desk.join(read, Waiter(Holder("a", "a.3", "v"), 60), 1),
+        lambda: desk.change(read, read.lock.without(0)),
+        lambda: desk.grant(read, 0, Waiter(Holder("a", "a.3", "v"), 60), 1),
+    ):
+        with pytest.raises(Conflict):
+            act()
+    assert store.locks.holds("x", other, second.token)
 
 
 def test_two_prefixes_are_two_stores(url, make_store):

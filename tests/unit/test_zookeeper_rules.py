@@ -38,7 +38,7 @@ def test_names_of_different_locks_differ():
 
 
 def test_slot_granted_by_the_last_write_has_its_number_as_token():
-    lock = Lock("x", 2, {0: A, 1: Held(Holder("b", "b.1", "u"), 1.0, 9.0)})
+    lock = Lock("x", "m", 2, {0: A, 1: Held(Holder("b", "b.1", "u"), 1.0, 9.0)})
 
     read = load_lock(dump_lock(lock), written=77)
 
@@ -47,7 +47,7 @@ def test_slot_granted_by_the_last_write_has_its_number_as_token():
     assert load_lock(dump_lock(read), written=99) == read, "later writes change no token"
 
 
-@pytest.mark.parametrize("record", [b"", b"[]", b'{"schema":1}', b'{"schema":1,"name":"x","limit":1,"slots":[]}'])
+@pytest.mark.parametrize("record", [b"", b"[]", b'{"schema":1}', b'{"schema":1,"name":"x","mark":"m","limit":1,"slots":[]}'])
 def test_what_is_no_record_of_ours_is_refused(record):
     with pytest.raises(StoreError):
         load_lock(record, 1)
@@ -61,7 +61,7 @@ def test_record_of_a_later_version_is_refused():
 
 
 def view(*held, now=(10.0, 10.5), line=()):
-    return View(Lock("x", 1, dict(enumerate(held))), 3 if held else -1, now, line)
+    return View(Lock("x", "m", 1, dict(enumerate(held))), 3 if held else -1, now, line)
 
 
 def test_slot_is_held_until_its_end_has_surely_come():
@@ -89,6 +89,7 @@ def test_grant_needs_an_open_lease_and_a_claim_that_has_not_ended():
     assert isinstance(ops[1], Write)
     assert ops[1].version == 0
     assert ops[2:] == [
+        Create("/r/locks/=x/mark-m"),
         Check("/r/leases/=a"),
         Create("/r/ended/=a.1"),
         Delete("/r/ended/=a.1"),
@@ -99,6 +100,7 @@ def test_grant_needs_an_open_lease_and_a_claim_that_has_not_ended():
 def test_freeing_the_last_slot_deletes_the_lock_and_its_entries():
     held = view(A)
     assert write(PATHS, held, held.lock.without(0), stays=False) == [
+        Delete("/r/locks/=x/mark-m"),
         Delete("/r/locks/=x", 3),
         Delete("/r/held/=a/=a.1:0:=x"),
     ]
@@ -119,3 +121,13 @@ def test_servers_time_is_between_its_bounds():
 
     assert reading.at_least(6.2) == pytest.approx(1001.0)
     assert reading.at_most(6.2) == pytest.approx(1001.201)
+
+
+def test_every_change_of_a_lock_names_the_very_znode_it_was_decided_on():
+    # The versions of the next znode of this name begin again.
+    held = view(A)
+    mark = "/r/locks/=x/mark-m"
+
+    assert Check(mark) in write(PATHS, held, held.lock, stays=True)
+    assert Check(mark) in write(PATHS, held, held.entrusted(0, "t"), stays=False)
+    assert Delete(mark) in write(PATHS, held, held.lock.without(0), stays=False)

@@ -62,9 +62,9 @@ def make_client(address: Address, session_timeout: float) -> KazooClient:
 
 
 def is_over(client: KazooClient) -> bool:
-    """Whether a client that was started never tries to connect again: it was refused, or it broke."""
+    """Whether a client that was started never tries to connect again: it was refused, it broke or it was stopped."""
     routine = client._connection._connection_routine  # noqa: SLF001
-    return routine is not None and not routine.is_alive()
+    return routine is None or not routine.is_alive()
 
 
 def end(client: KazooClient) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
+from dataclasses import replace
+
 from celery_ha.model import Grant
 from celery_ha.store.zookeeper.clock import Clock
 from celery_ha.store.zookeeper.link import Link, children, exists, get
 from celery_ha.store.zookeeper.ops import Check, Create, Delete, Op
 from celery_ha.store.zookeeper.records import Lock, Waiter, dump_waiter, load_lock, load_waiter
-from celery_ha.store.zookeeper.rules import Slot, View, write
+from celery_ha.store.zookeeper.rules import WRITTEN, Slot, View, write
 from celery_ha.store.zookeeper.znodes import Paths, lock_key
 
 #: What those who stand in line are called, before their number.
@@ -30,24 +33,25 @@ class Desk:
 
     def read(self, name: str) -> View:
         """A lock by its name."""
-        return self.read_key(lock_key(name)) or View(Lock(name), -1, self._clock.read())
+        return self.read_key(lock_key(name)) or View(Lock(name, secrets.token_hex(8)), -1, self._clock.read())
 
     def read_key(self, key: str) -> View | None:
         """A lock by its place; None: nobody holds it."""
         path = self._paths.lock(key)
         now = self._clock.read()
-        line, found = self._link.ask(children(path), get(path))
+        # In this order: who joined before the lock was read is in the line, who joined later raised its version.
+        found, under = self._link.ask(get(path), children(path))
         if found is None:
             return None
         data, stat = found
-        return View(load_lock(data, stat.mzxid), stat.version, now, tuple(sorted(line or (), key=_number)))
+        line = [name for name in under or () if name.startswith(IN_LINE)]
+        return View(load_lock(data, stat.mzxid), stat.version, now, tuple(sorted(line, key=_number)))
 
     def grant(self, view: View, slot: Slot, waiter: Waiter, limit: int) -> int:
         """Give a slot to somebody; returns the token."""
         after = _with_limit(view.granted(slot, waiter), limit)
         ops = write(self._paths, view, after, stays=True)
-        answers = self._link.commit(*ops)
-        token: int = answers[0 if view.there else 1].mzxid
+        token: int = self._link.commit(*ops)[WRITTEN].mzxid
         return token
 
     def join(self, view: View, waiter: Waiter, limit: int) -> str:
@@ -56,7 +60,8 @@ class Desk:
         The lock is written too: whoever frees it meanwhile has to look at the line again.
         """
         ops = write(self._paths, view, _with_limit(view.lock, limit), stays=True)
-        place = f"{self._paths.lock(lock_key(view.lock.name))}/{IN_LINE}"
+        # Random too: numbers begin again when the lock was free in between.
+        place = f"{self._paths.lock(lock_key(view.lock.name))}/{IN_LINE}{secrets.token_hex(4)}-"
         answers = self._link.commit(
             *ops,
             Check(self._paths.lease(waiter.holder.lease)),
@@ -131,8 +136,8 @@ class Desk:
 
 
 def _with_limit(lock: Lock, limit: int) -> Lock:
-    return Lock(lock.name, limit, lock.slots)
+    return replace(lock, limit=limit)
 
 
 def _number(name: str) -> int:
-    return int(name.removeprefix(IN_LINE))
+    return int(name.rpartition("-")[2])

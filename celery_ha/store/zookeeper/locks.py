@@ -110,8 +110,7 @@ class ZooKeeperLocks(LockStore):
         return sum(self._free(entry, lease, heir=restarted.get(entry.owner, "")) for entry in entries)
 
     def waiting(self, name: str) -> int:
-        (stat,) = self._link.ask(exists(self._paths.lock(lock_key(name))))
-        return 0 if stat is None else int(stat.numChildren)
+        return len(self._desk.read(name).line)
 
     def sweep(self) -> int:
         entries = self._listed(self._paths.at("due"))

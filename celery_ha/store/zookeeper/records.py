@@ -31,6 +31,8 @@ class Lock:
     """Who holds the slots of a lock."""
 
     name: str
+    #: Random: tells this znode from the next one of its name, for versions begin again with each.
+    mark: str
     #: As last asked for.
     limit: int = 1
     slots: Mapping[int, Held] = field(default_factory=dict)
@@ -123,7 +125,7 @@ def load_lock(record: bytes, written: int) -> Lock:
     fields = _load(record)
     try:
         slots = {int(slot): _held(held, written) for slot, held in fields["slots"].items()}
-        return Lock(str(fields["name"]), int(fields["limit"]), slots)
+        return Lock(str(fields["name"]), str(fields["mark"]), int(fields["limit"]), slots)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _unusable(record) from error
 

@@ -10,8 +10,13 @@ from celery_ha.store.zookeeper.ops import Check, Create, Delete, Op, Write, abse
 from celery_ha.store.zookeeper.records import Held, Lock, Waiter, dump_lock
 from celery_ha.store.zookeeper.znodes import Entry, Paths, lock_key
 
-#: Number of the slot whose holder asks.
+#: Number of a slot.
 Slot = int
+
+#: What the znode under a lock is called that tells it from its namesakes, before its mark.
+MARK = "mark-"
+#: Where the answer of a lock's own write is in that of its transaction.
+WRITTEN = 1
 
 
 @dataclass(frozen=True)
@@ -93,13 +98,15 @@ def write(paths: Paths, view: View, after: Lock, *, stays: bool) -> list[Op]:
         stays: somebody stands in line, so its znode stays though nobody holds it.
     """
     path = paths.lock(lock_key(view.lock.name))
-    ops: list[Op] = []
-    if after.slots or stays:
-        # A new znode is written twice: only a write answers with the number that becomes the token.
-        ops += [] if view.there else [Create(path)]
-        ops.append(Write(path, dump_lock(after), view.version if view.there else 0))
-    elif view.there:
-        ops.append(Delete(path, view.version))
+    mark = f"{path}/{MARK}{view.lock.mark}"
+    ops: list[Op]
+    if not view.there:
+        # Written twice: only a write answers with the number that becomes the token.
+        ops = [Create(path), Write(path, dump_lock(after), 0), Create(mark)]
+    elif after.slots or stays:
+        ops = [Check(mark), Write(path, dump_lock(after), view.version)]
+    else:
+        ops = [Delete(mark), Delete(path, view.version)]
     before = view.lock.slots
     changed = [slot for slot in {*before, *after.slots} if before.get(slot) != after.slots.get(slot)]
     for slot in changed:
