@@ -134,4 +134,4 @@ def ensemble(size: int = 3, tick: int = TICK) -> Iterator[list[ZooKeeper]]:
 
 
 def zookeeper_is_here() -> bool:
-    return shutil.which("java") is not None and Path(JARS.partition(":")[0]).exists()
+    return shutil.which("java") is not None and Path(JARS.partition(":")[0].removesuffix("*")).exists()
