@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from signal import SIGCONT, SIGSTOP
 
 import pytest
@@ -19,7 +21,7 @@ from celery_ha.store.zookeeper import ZooKeeperStore
 from celery_ha.store.zookeeper import broom as brooms
 from celery_ha.store.zookeeper.link import Conflict
 from celery_ha.store.zookeeper.records import Waiter
-from tests.contract.conftest import expire
+from tests.contract.conftest import ZooKeeperBackend, expire
 from tests.support.fleet import eventually
 from tests.support.zookeeper import ZooKeeper, ensemble, zookeeper_is_here
 
@@ -226,6 +228,64 @@ def test_change_decided_on_a_lock_that_was_freed_and_taken_again_is_not_written(
         with pytest.raises(Conflict):
             act()
     assert store.locks.holds("x", other, second.token)
+
+
+def test_lock_is_not_granted_to_a_claim_or_a_lease_that_ended_since_it_was_read(url, make_store):
+    # Given what was read of free locks
+    store, judge = make_store(url), make_store(url)
+    store.leases.open(Node("a", "a@host"))
+    judge.leases.open(Node("judge", "judge@host"))
+    desk = store.locks._desk
+    read = [desk.read("x"), desk.read("y")]
+    # When the end of a claim is told, and then the lease is closed
+    store.locks.ended(("a.1",))
+    with pytest.raises(Conflict):
+        desk.grant(read[0], 0, Waiter(HOLDER, 60), 1)
+    assert store.leases.close("a", clean=True)
+    # Then neither gets its lock
+    with pytest.raises(Conflict):
+        desk.grant(read[1], 0, Waiter(Holder("a", "a.2", "u"), 60), 1)
+    assert judge.locks.acquire("x", Holder("judge", "judge.1", "v"), inherit=1).token is not None
+
+
+def test_storm_of_callers_and_lost_sessions_leaves_one_holder_and_nothing_behind(url):
+    # Given six nodes that take, wait for, keep and end few locks, and lose their sessions at times
+    backend = ZooKeeperBackend(url)
+    inside, seen, members = threading.Lock(), [], []
+
+    def live(number: int) -> None:
+        chance = random.Random(number)
+        store, lease = backend.client(), f"node{number}"
+        store.leases.open(Node(lease, f"{lease}@host"))
+        members.append((store, lease))
+        for claim in range(25):
+            holder = Holder(lease, f"{lease}.{claim}", f"t{claim % 3}")
+            name, limit = chance.choice([("alone", 1), ("pair", 2)])
+            grant, holds = None, False
+            with suppress(StoreUnavailable):
+                grant = store.locks.acquire(name, holder, inherit=60, limit=limit, wait=chance.choice([0, 0.05, 5]))
+                if grant.token is not None and name == "alone":
+                    assert inside.acquire(blocking=False), "two holders"
+                    seen.append(grant.token)
+                    holds = True
+            if chance.random() < 0.05:
+                expire(store._a, url)
+            if holds:
+                inside.release()
+            if chance.random() < 0.5 and grant is not None and grant.token is not None:
+                with suppress(StoreUnavailable):
+                    store.locks.release(name, holder, grant.token)
+            eventually(lambda: _tried(lambda: store.locks.ended((holder.claim,)) is not None))  # noqa: B023
+
+    # When all are done
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(live, range(6)))
+    # Then tokens grew, everybody can leave, and no znode of a lock is left
+    assert seen == sorted(set(seen))
+    assert all(eventually(lambda: _tried(lambda: store.leases.close(lease, clean=True))) for store, lease in members)  # noqa: B023
+    backend.check_leaks()
+    assert backend._names(f"{backend.root}/_ha:/locks") == []
+    backend.close()
 
 
 def test_two_prefixes_are_two_stores(url, make_store):

@@ -47,7 +47,9 @@ def test_slot_granted_by_the_last_write_has_its_number_as_token():
     assert load_lock(dump_lock(read), written=99) == read, "later writes change no token"
 
 
-@pytest.mark.parametrize("record", [b"", b"[]", b'{"schema":1}', b'{"schema":1,"name":"x","mark":"m","limit":1,"slots":[]}'])
+@pytest.mark.parametrize(
+    "record", [b"", b"[]", b'{"schema":1}', b'{"schema":1,"name":"x","mark":"m","limit":1,"slots":[]}']
+)
 def test_what_is_no_record_of_ours_is_refused(record):
     with pytest.raises(StoreError):
         load_lock(record, 1)
