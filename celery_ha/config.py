@@ -17,6 +17,9 @@ from celery_ha.keys import base_of
 #: What every setting's name starts with.
 SETTING = "ha_"
 
+#: What a store's URL looks like.
+_STORES = '"redis://localhost:6379/1" or "zookeeper://h1:2181,h2:2181,h3:2181/path"'
+
 #: Most shards a queue can have: each costs an owner a key to watch and a poll a second.
 MAX_SHARDS = 4096
 
@@ -65,7 +68,7 @@ def _url(name: str, value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or "://" not in value:
-        raise _refuse(name, value, 'a URL such as "redis://localhost:6379/1", or None for the broker\'s Redis')
+        raise _refuse(name, value, f"a URL such as {_STORES}, or None for the broker's Redis")
     return value
 
 
@@ -93,8 +96,9 @@ class Config:
     #: number later moves the fewest keys, shrinking it strands nothing.
     queues: Mapping[str, int] = field(default_factory=dict, metadata=_setting(_queues))
 
-    #: URL of the store, where leases and locks live; default None: the broker's Redis. A store of
-    #: its own keeps judging while the broker is busy, and is one more service to keep alive.
+    #: URL of the store, where leases and locks live: ``redis://...``, or ``zookeeper://h1:2181,h2:2181/path``
+    #: (see docs/zookeeper.md); default None: the broker's Redis. A store of its own keeps judging while the
+    #: broker is busy, and is one more service to keep alive.
     store: str | None = field(default=None, metadata=_setting(_url))
 
     #: Start of every key in the store; default ``_ha:``. Two apps that share a Redis database need

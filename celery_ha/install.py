@@ -25,6 +25,7 @@ from celery_ha.locks.publish import publishing
 from celery_ha.locks.terms import OnLost, Terms
 from celery_ha.parking.redis import RedisParking
 from celery_ha.store.base import LockStore, Store, Uniques
+from celery_ha.store.choose import store_from_url
 from celery_ha.store.redis.store import RedisStore
 from celery_ha.worker.claimed import guarded
 from celery_ha.worker.heartbeats import Heartbeats
@@ -123,21 +124,21 @@ class HA:
         return self._new_store()
 
     def _new_store(self) -> Store:
-        timeout = self.config.store_timeout
-        if self.config.store is not None:
-            return RedisStore(self.config.store, prefix=self.config.prefix, timeout=timeout)
+        config, timeout = self.config, self.config.store_timeout
+        if config.store is not None:
+            return store_from_url(config.store, prefix=config.prefix, timeout=timeout, ttl=config.lease_ttl)
         access = BrokerAccess(self.app)
         return RedisStore(
-            lambda: access.client(timeout=timeout), prefix=access.key_prefix + self.config.prefix, timeout=timeout
+            lambda: access.client(timeout=timeout), prefix=access.key_prefix + config.prefix, timeout=timeout
         )
 
     @property
     def store_url(self) -> str:
-        """Where the store is, without a password."""
+        """Where the store is, without passwords."""
         if self.config.store is None:
             return f"the broker, {BrokerAccess(self.app).url}"
         scheme, _, rest = self.config.store.partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2]}"
+        return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
 
     @property
     def locks(self) -> LockStore:

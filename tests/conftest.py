@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.server import RedisServer, server_binary
+from tests.support.zookeeper import ZooKeeper, zookeeper_is_here
 
 HERE = Path(__file__).parent
 
@@ -40,6 +41,19 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
 def redis_server(start_redis: Callable[..., RedisServer]) -> RedisServer:
     """The server that most tests share; each cleans up what it needs to."""
     return start_redis()
+
+
+@pytest.fixture(scope="session")
+def zookeeper_server() -> Iterator[ZooKeeper]:
+    """The ZooKeeper that tests share; each cleans up what it needs to."""
+    if not zookeeper_is_here():
+        _missing("no ZooKeeper here: tools/services.sh says what to install")
+    server = ZooKeeper()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 def _missing(what: str) -> None:

@@ -6,14 +6,16 @@
 # Exit: 1 if one is missing and cannot be installed and CI is set; 0 otherwise (tests that need it skip).
 set -eu
 
-# command:package, one a line
+# command or file:package, one a line
 SERVICES="
 redis-server:redis-server
+java:default-jre-headless
+/usr/share/java/zookeeper.jar:zookeeper
 "
 
 missing=""
 for service in $SERVICES; do
-    command -v "${service%%:*}" >/dev/null 2>&1 || missing="$missing ${service##*:}"
+    [ -e "${service%%:*}" ] || command -v "${service%%:*}" >/dev/null 2>&1 || missing="$missing ${service##*:}"
 done
 [ -n "$missing" ] || exit 0
 
@@ -39,9 +41,10 @@ if [ "$(id -u)" = 0 ] && [ -e /etc/debian_version ] && command -v apt-get >/dev/
 fi
 
 echo "missing:$missing" >&2
-echo "  Debian, Ubuntu:  sudo apt-get install$missing && sudo systemctl disable --now$missing" >&2
-echo "  Fedora:          sudo dnf install redis" >&2
-echo "  macOS:           brew install redis" >&2
+echo "  Debian, Ubuntu:  sudo apt-get install$missing; of what it starts, nothing is needed" >&2
+echo "  Fedora:          sudo dnf install redis java-headless" >&2
+echo "  macOS:           brew install redis zookeeper" >&2
+echo "  ZooKeeper elsewhere: HA_TEST_ZOOKEEPER='<its folder>/lib/*', the class path of its jars" >&2
 if [ -n "${CI:-}" ]; then
     exit 1
 fi

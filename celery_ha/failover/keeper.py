@@ -2,7 +2,8 @@
 
 A lease is trusted until (start of the last successful renewal attempt + TTL - margin) on the local
 monotonic clock. No observer calls a node dead before a whole TTL has passed since it saw that
-renewal's effect, which is later than the start of the attempt: trust ends before the verdict.
+renewal's effect, which is later than the start of the attempt: trust ends before the verdict. Where the
+store drops the sessions of a silent process sooner, that time stands for the TTL.
 
 There is no thread here; whoever drives :meth:`Keeper.step` may do so from one thread only, while
 every thread may ask :attr:`Keeper.trusted`. After riverqueue/river ``internal/leadership`` (trust =
@@ -204,10 +205,15 @@ class Keeper:
             raise Fenced
 
     def _pace(self) -> float:
-        return self._renew_every
+        return self._renew_every * self._scale
 
     def _trust(self, started: float) -> None:
-        self.trusted_until = started + self.node.ttl - self._margin
+        self.trusted_until = started + (self.node.ttl - self._margin) * self._scale
+
+    @property
+    def _scale(self) -> float:
+        """All times shrink alike where the store gives a silent process up before the TTL is over."""
+        return min(self._leases.notice / self.node.ttl, 1.0)
 
     def _end(self) -> None:
         self._over = True

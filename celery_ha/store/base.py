@@ -10,12 +10,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from math import inf
 
 from celery_ha.model import Grant, Holder, Look, Node, Parked, Recovered, Renewal, Reservation, Verdict
 
 
 class LeaseStore(ABC):
     """What a node does about its own lease."""
+
+    @property
+    def notice(self) -> float:
+        """Seconds without a sign of life after which the store itself takes this process for gone.
+
+        Trust must be over by then, however long the lease's TTL is. Infinite where only a closed
+        connection tells: a process that is still there keeps its connections.
+        """
+        return inf
 
     @abstractmethod
     def open(self, node: Node) -> str:

@@ -1,9 +1,12 @@
-"""One suite, two stores: what a test may do to either."""
+"""One suite, three stores: what a test may do to each."""
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
 import pytest
@@ -14,6 +17,10 @@ from celery_ha.model import LeaseState, Node, Renewal, Verdict
 from celery_ha.store.base import Store
 from celery_ha.store.memory import MemoryServer, MemoryStore
 from celery_ha.store.redis import OWNED_BY_A_LEASE, PERMANENT, RedisStore
+from celery_ha.store.zookeeper import ZooKeeperStore
+from celery_ha.store.zookeeper.link import Link
+from celery_ha.store.zookeeper.records import load_lock
+from celery_ha.store.zookeeper.znodes import Entry, lock_key
 
 PREFIX = "_ha:"
 
@@ -96,14 +103,98 @@ class RedisBackend:
             assert owner in owners, f"{key} outlived its lease"
 
 
-@pytest.fixture(params=["memory", "redis"])
+class ZooKeeperBackend:
+    def __init__(self, url: str) -> None:
+        from kazoo.client import KazooClient
+
+        self.url = url
+        self.admin = KazooClient(url.partition("://")[2].partition("/")[0])
+        self.admin.start()
+        self.root = "/" + url.rpartition("/")[2]
+        self.clients: list[ZooKeeperStore] = []
+        self.wipe()
+
+    def client(self) -> ZooKeeperStore:
+        client = ZooKeeperStore(self.url)
+        self.clients.append(client)
+        return client
+
+    def wipe(self) -> None:
+        self.admin.delete(self.root, recursive=True)
+
+    def kill_connections(self, client: ZooKeeperStore) -> None:
+        for link in (client._a, client._b):
+            expire(link, self.url)
+
+    def pass_time(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.admin.stop()
+        self.admin.close()
+
+    def check_leaks(self) -> None:
+        """Every slot of a lock is in the index of its lease, and nothing is in an index that no lock has."""
+        root = f"{self.root}/{PREFIX}"
+        owners = {*self._names(root + "/leases"), *self._names(root + "/fenced")}
+        indexed = {
+            (lease, entry) for lease in self._names(root + "/held") for entry in self._names(f"{root}/held/{lease}")
+        }
+        held, due = set(), set()
+        for key in self._names(root + "/locks"):
+            data, stat = self.admin.get(f"{root}/locks/{key}")
+            lock = load_lock(data, stat.mzxid)
+            assert lock.slots or len(self._names(f"{root}/locks/{key}")) > 1, f"{key} is nobody's"
+            for slot, one in lock.slots.items():
+                if one.holder.lease:
+                    held.add((lock_key(one.holder.lease), str(Entry(one.holder.claim, slot, key))))
+                if one.until is not None:
+                    due.add(str(Entry(one.holder.task, slot, key)))
+        assert indexed == held
+        assert set(self._names(root + "/due")) == due
+        assert {*self._names(root + "/held")} <= owners
+
+    def _names(self, path: str) -> list[str]:
+        from kazoo.exceptions import NoNodeError
+
+        try:
+            return self.admin.get_children(path)
+        except NoNodeError:
+            return []
+
+
+def expire(link: Link, url: str) -> None:
+    """End a session as the servers do when they have not heard of it; back when its client knows."""
+    from kazoo.client import KazooClient
+
+    lost = threading.Event()
+    client = link._client
+    if client is None:
+        return
+    client.add_listener(lambda state: lost.set() if state == "LOST" else None)
+    double = KazooClient(url.partition("://")[2].partition("/")[0], client_id=client.client_id)
+    double.start()
+    double.stop()
+    double.close()
+    with suppress(OSError):  # the server may have closed it
+        client._connection._socket.shutdown(socket.SHUT_RDWR)
+    assert lost.wait(20), "the session lives on"
+
+
+@pytest.fixture(params=["memory", "redis", "zookeeper"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     if request.param == "memory":
         memory = MemoryBackend()
         yield memory
         memory.check_leaks()
     else:
-        server = RedisBackend(request.getfixturevalue("redis_server").url)
+        server: RedisBackend | ZooKeeperBackend
+        if request.param == "redis":
+            server = RedisBackend(request.getfixturevalue("redis_server").url)
+        else:
+            server = ZooKeeperBackend(request.getfixturevalue("zookeeper_server").url)
         try:
             yield server
             server.check_leaks()

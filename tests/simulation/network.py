@@ -26,6 +26,8 @@ class Wire:
 
     def __getattr__(self, name: str) -> Any:
         method, owner, store = getattr(self._target, name), self._owner, self._store
+        if not callable(method):
+            return method
 
         def call(*args: Any, **kwargs: Any) -> Any:
             return owner.call(store, name, method, args, kwargs)

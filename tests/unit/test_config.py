@@ -78,6 +78,7 @@ def test_an_unknown_setting_without_a_near_name_lists_all_of_them() -> None:
         ("ha_prefix", ""),
         ("ha_prefix", "my app:"),
         ("ha_store", "localhost"),
+        ("ha_store", "h1:2181,h2:2181"),
         ("ha_queues", ["orders"]),
         ("ha_queues", {"orders": 0}),
         ("ha_queues", {"orders": 4097}),

@@ -7,6 +7,7 @@ from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.failover.keeper import Keeper
 from celery_ha.model import Node, Verdict
 from celery_ha.store.memory import MemoryServer, MemoryStore
+from celery_ha.store.memory.leases import MemoryLeases
 
 TTL, MARGIN, WEDGED = 10.0, 1.0, 6.0
 
@@ -197,3 +198,21 @@ def test_what_a_node_offers_survives_a_store_that_lost_its_memory(bench: Bench) 
     bench.server.wipe()
     bench.keeper.step()
     assert bench.server.memory.nodes["L1"].weight == 0
+
+
+def test_trust_is_over_before_the_store_gives_a_silent_process_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a store that drops sessions after 4 of the 10 seconds
+    monkeypatch.setattr(MemoryLeases, "notice", 4.0)
+    bench = Bench()
+    # When the lease opens
+    bench.keeper.open()
+    # Then trust, margin and pace shrink alike
+    assert bench.keeper.trusted_until == pytest.approx(bench.now + (TTL - MARGIN) * 0.4)
+    assert bench.keeper.step().again_in == pytest.approx(TTL / 3 * 0.4)
+
+
+def test_store_that_gives_nobody_up_sooner_stretches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryLeases, "notice", 60.0)
+    bench = Bench()
+    bench.keeper.open()
+    assert bench.keeper.trusted_until == bench.now + TTL - MARGIN

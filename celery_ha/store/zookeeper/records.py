@@ -1,0 +1,187 @@
+"""The JSON records in ZooKeeper and the values they stand for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from celery_ha.errors import SchemaError, StoreError
+from celery_ha.model import SCHEMA, FencedLease, Holder, Leader, Node, Recovered
+
+_MILLI = 1000
+
+
+@dataclass(frozen=True)
+class Held:
+    """A slot of a lock that is held, or (without a lease) in trust for ``holder.task``."""
+
+    holder: Holder
+    #: Seconds of trust its holder asked for.
+    inherit: float
+    #: It is free then, by the store's clock: ``max_hold`` or a trust is over. None: never.
+    until: float | None = None
+    #: 0: this write grants it; the transaction's own number is the token.
+    token: int = 0
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Who holds the slots of a lock."""
+
+    name: str
+    #: Random: tells this znode from the next one of its name, for versions begin again with each.
+    mark: str
+    #: As last asked for.
+    limit: int = 1
+    slots: Mapping[int, Held] = field(default_factory=dict)
+
+    def without(self, slot: int) -> Lock:
+        return replace(self, slots={number: held for number, held in self.slots.items() if number != slot})
+
+    def with_slot(self, slot: int, held: Held) -> Lock:
+        return replace(self, slots={**self.slots, slot: held})
+
+
+@dataclass(frozen=True)
+class Waiter:
+    """A caller that asks for a lock, or waits for it."""
+
+    holder: Holder
+    inherit: float
+    max_hold: float | None = None
+
+
+def dump_node(node: Node) -> bytes:
+    """The record of a node; when it was opened, its znode says."""
+    return _dump({name: value for name, value in asdict(node).items() if name not in {"lease", "opened"}})
+
+
+def load_node(lease: str, record: bytes, created: int) -> Node:
+    """Read the record of a node.
+
+    Args:
+        lease: whose it is.
+        record: the data.
+        created: when the znode was made, in milliseconds of the server's clock.
+
+    Raises:
+        SchemaError: written by a version we do not know.
+        StoreError: not a record of ours.
+    """
+    return _node({**_load(record), "lease": lease, "opened": created / _MILLI})
+
+
+def dump_fenced(node: Node, term: int, reason: str) -> bytes:
+    """What a fence keeps of its lease."""
+    return _dump({"node": asdict(node), "term": term, "reason": reason})
+
+
+def load_fenced(record: bytes, created: int) -> FencedLease:
+    """Read the record of a fenced lease; arguments and errors as of :func:`load_node`."""
+    fields = _load(record)
+    try:
+        return FencedLease(_node(fields["node"]), int(fields["term"]), str(fields["reason"]), created / _MILLI)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(record) from error
+
+
+def dump_leader(leader: Leader) -> bytes:
+    """The record of the office."""
+    return _dump(asdict(leader))
+
+
+def load_leader(record: bytes) -> Leader:
+    """Read the record of the office; its lease is empty while it is vacant. Raises like :func:`load_node`."""
+    fields = _load(record)
+    try:
+        return Leader(str(fields["lease"]), int(fields["term"]), int(fields["rounds"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(record) from error
+
+
+def dump_recovered(result: Recovered) -> bytes:
+    """What a recovery moved, for the history."""
+    return _dump(asdict(result))
+
+
+def dump_lock(lock: Lock) -> bytes:
+    """The record of a lock."""
+    return _dump(asdict(lock))
+
+
+def load_lock(record: bytes, written: int) -> Lock:
+    """Read the record of a lock.
+
+    Args:
+        record: the data.
+        written: number of the transaction that wrote it: the token of the slot that it granted.
+
+    Raises:
+        SchemaError: written by a version we do not know.
+        StoreError: not a record of ours.
+    """
+    fields = _load(record)
+    try:
+        slots = {int(slot): _held(held, written) for slot, held in fields["slots"].items()}
+        return Lock(str(fields["name"]), str(fields["mark"]), int(fields["limit"]), slots)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _unusable(record) from error
+
+
+def dump_waiter(waiter: Waiter) -> bytes:
+    """The record of a caller that waits."""
+    return _dump(asdict(waiter))
+
+
+def load_waiter(record: bytes) -> Waiter:
+    """Read the record of a caller that waits; raises like :func:`load_node`."""
+    fields = _load(record)
+    try:
+        return Waiter(Holder(**fields["holder"]), float(fields["inherit"]), fields["max_hold"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(record) from error
+
+
+def _held(fields: Mapping[str, Any], written: int) -> Held:
+    holder = Holder(**fields["holder"])
+    return Held(holder, float(fields["inherit"]), fields["until"], int(fields["token"]) or written)
+
+
+def _node(fields: Mapping[str, Any]) -> Node:
+    try:
+        return Node(
+            lease=str(fields["lease"]),
+            name=str(fields["name"]),
+            weight=int(fields["weight"]),
+            queues=tuple(str(queue) for queue in fields["queues"]),
+            connections=tuple(str(connection) for connection in fields["connections"]),
+            opened=float(fields["opened"]),
+            ttl=float(fields["ttl"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(fields) from error
+
+
+def _dump(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps({"schema": SCHEMA, **fields}, separators=(",", ":")).encode()
+
+
+def _load(record: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(record)
+    except ValueError as error:
+        raise _unusable(record) from error
+    if not isinstance(fields, dict):
+        raise _unusable(record)
+    if fields.get("schema") != SCHEMA:
+        raise SchemaError(
+            f"the store holds a record of schema {fields.get('schema')!r}, this version of celery_ha knows "
+            f"{SCHEMA}; upgrade this node"
+        )
+    return fields
+
+
+def _unusable(record: object) -> StoreError:
+    return StoreError(f"the store holds a record celery_ha cannot read: {record!r:.200}")
