@@ -9,7 +9,7 @@ it may or may not have happened: every one of them can be repeated.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 
 from celery_ha.model import Grant, Holder, Look, Node, Parked, Recovered, Renewal, Reservation, Verdict
@@ -264,6 +264,21 @@ class Uniques(ABC):
         """Free a key if it is this task's; whoever comes late frees nothing of another's."""
 
 
+class Revocations(ABC):
+    """Ids of tasks that must not run, for workers that were not there when it was said (rule 19)."""
+
+    @abstractmethod
+    def remember(self, tasks: Sequence[str], ttl: float) -> None:
+        """Remember them for ``ttl`` seconds; repeating makes it longer.
+
+        **Failure:** dying before leaves it to the other workers that heard it.
+        """
+
+    @abstractmethod
+    def current(self) -> frozenset[str]:
+        """All that are remembered."""
+
+
 class Store(ABC):
     """One store, four ports."""
 
@@ -271,6 +286,7 @@ class Store(ABC):
     court: Court
     locks: LockStore
     uniques: Uniques
+    revocations: Revocations
 
     @abstractmethod
     def close(self) -> None:

@@ -13,6 +13,7 @@ In the adapter's own tests, for pytest::
     from celery_ha.testing.locks import *          # locks, tokens, trust
     from celery_ha.testing.lines import *          # waiting in line, limit, max_hold
     from celery_ha.testing.uniques import *        # keys of unique tasks
+    from celery_ha.testing.revocations import *    # revoked tasks
 
 celery_ha's own memory, Redis and ZooKeeper stores pass them so. Needs pytest.
 """
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import pytest
 
-for _suite in ("leases", "lines", "locks", "uniques"):
+for _suite in ("leases", "lines", "locks", "revocations", "uniques"):
     pytest.register_assert_rewrite(f"{__name__}.{_suite}")
 
 from celery_ha.testing.member import Backend, Member, member  # noqa: E402

@@ -15,6 +15,7 @@ from celery_ha.worker.gate import Gate, claim_of, gated
 from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.pool import GuardedPool
 from celery_ha.worker.reconnect import drop_waiting, finish_writes
+from celery_ha.worker.revocations import Shared
 from celery_ha.worker.starts import Starts
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Consumer(consumer.Consumer):
         self.node.lend = self._lend
         self.node.stock.live = lambda: frozenset(map(claim_of, tuple(state.reserved_requests)))
         self.node.on_members = self._members_changed
+        self._revoked = Shared(self.node.store.revocations, self.node.insist)
 
     # -- connecting -------------------------------------------------------------------------
 
@@ -53,6 +55,7 @@ class Consumer(consumer.Consumer):
             connection.dead_letters_max = self.node.config.dead_letters_max
             self.node.wake = connection.transport.cycle.wake
             self.node.reconnected()
+            self._revoked.read()
         except StoreUnavailable as exc:
             raise ConnectionError(str(exc)) from exc  # Celery tries again
         self._select_shards()

@@ -284,16 +284,16 @@ class WorkerNode:
     def locks_ended(self, claim: str, task: str = "") -> None:
         """Free the locks of a claim whose process is gone, and with ``task`` what is in trust for it (rules 5, 8)."""
         tasks = (task,) if task else ()
-        self._free(lambda: self.store.locks.ended((claim,), tasks))
+        self.insist(lambda: self.store.locks.ended((claim,), tasks))
 
     def free_key(self, key: str, task: str) -> None:
         """Free the key of a unique task that came to its end here."""
-        self._free(lambda: self.store.uniques.free_key(key, task))
+        self.insist(lambda: self.store.uniques.free_key(key, task))
 
-    def _free(self, free: Callable[[], object]) -> None:
-        """Nobody else does it while the lease lives on; when it ends, its locks are settled with it."""
+    def insist(self, call: Callable[[], object]) -> None:
+        """Make a call off the loop, again and again until the store answers or this life is over."""
         life = self._life
-        self.aside.insist(free, lambda: life is self._life)
+        self.aside.insist(call, lambda: life is self._life)
 
     def times_busy(self, task: str) -> int:
         """How often this task found its lock busy here before."""

@@ -169,6 +169,25 @@ def test_revoked_task_never_starts_and_leaves_nothing_behind(single: Scene):
     assert single.live[0].said(f"[{result.id}]"), "the worker has seen it"
 
 
+def test_task_that_was_revoked_stays_revoked_for_workers_that_come_when_all_who_knew_are_dead(
+    make_scene: Callable[..., Scene],
+):
+    # Given a waiting task that is revoked
+    scene = make_scene()
+    (worker,) = scene.top_up(1)
+    blocker = scene.publish("early", scene.names("blocker", 2), 60.0)
+    scene.wait_started(blocker)
+    result = scene.probe.work.apply_async(("revoked",))
+    scene.probe.app.control.revoke(result.id)
+    eventually(lambda: scene.redis.zscore("_ha:revoked", result.id))
+    # When every worker that knows it is killed, and others come
+    scene.kill(worker)
+    scene.top_up(1)
+    # Then they do not run it
+    scene.wait_ended(scene.load(10, 0))
+    assert "revoked" not in scene.ledger.by_key()
+
+
 def test_running_task_that_is_terminated_is_not_repeated(single: Scene):
     key = single.batch() + "terminated"
     result = single.probe.order.apply_async((key, 60))

@@ -83,6 +83,8 @@ class Memory:
     history: deque[tuple[FencedLease, Recovered]] = field(default_factory=lambda: deque(maxlen=HISTORY_LIMIT))
     locks: dict[Slot, HeldLock] = field(default_factory=dict)
     lines: dict[str, Line] = field(default_factory=dict)
+    #: Until when each revoked task counts as such.
+    revoked: dict[str, float] = field(default_factory=dict)
     uniques: dict[str, HeldKey] = field(default_factory=dict)
     #: Claims whose end was told, each with the time until which it is remembered; oldest first.
     ended: dict[str, float] = field(default_factory=dict)

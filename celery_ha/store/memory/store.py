@@ -10,6 +10,7 @@ from celery_ha.store.base import Store
 from celery_ha.store.memory.court import MemoryCourt
 from celery_ha.store.memory.leases import MemoryLeases
 from celery_ha.store.memory.locks import MemoryLocks
+from celery_ha.store.memory.revocations import MemoryRevocations
 from celery_ha.store.memory.server import MemoryServer
 from celery_ha.store.memory.uniques import MemoryUniques
 
@@ -34,6 +35,7 @@ class MemoryStore(Store):
         self.court = MemoryCourt(self)
         self.locks = MemoryLocks(self)
         self.uniques = MemoryUniques(self)
+        self.revocations = MemoryRevocations(self)
 
     @property
     def session(self) -> str:

@@ -11,6 +11,7 @@ from celery_ha.store.zookeeper.court import ZooKeeperCourt
 from celery_ha.store.zookeeper.leases import ZooKeeperLeases
 from celery_ha.store.zookeeper.link import Link
 from celery_ha.store.zookeeper.locks import ZooKeeperLocks
+from celery_ha.store.zookeeper.revocations import ZooKeeperRevocations
 from celery_ha.store.zookeeper.uniques import ZooKeeperUniques
 from celery_ha.store.zookeeper.url import parse
 from celery_ha.store.zookeeper.znodes import Paths
@@ -51,6 +52,7 @@ class ZooKeeperStore(Store):
         self.court = ZooKeeperCourt(self._a, self._b, paths, clock)
         self.locks = ZooKeeperLocks(self._a, paths, clock, timeout)
         self.uniques = ZooKeeperUniques(self._a, paths, clock)
+        self.revocations = ZooKeeperRevocations(self._a, paths, clock)
 
     def close(self) -> None:
         """End the sessions of this process."""

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 LONGEST = 200
 
 #: Znodes that others are made under.
-FOLDERS = ("leases", "conns", "fenced", "gone", "held", "locks", "due", "ended", "history", "uniques")
+FOLDERS = ("leases", "conns", "fenced", "gone", "held", "locks", "due", "ended", "history", "uniques", "revoked")
 #: Znodes that are there from the beginning, empty.
 MARKS = ("version", "clock")
 
