@@ -113,6 +113,10 @@ class HA:
 
     @cached_property
     def _store(self) -> Store:
+        return self.make_store()
+
+    def make_store(self) -> RedisStore:
+        """Another client of the store, for another lease than this process has already."""
         timeout = self.config.store_timeout
         if self.config.store is not None:
             return RedisStore(self.config.store, prefix=self.config.prefix, timeout=timeout)

@@ -1,7 +1,7 @@
 """Ports to the store: where leases, leadership and locks live.
 
-Three small ports, because three different parts of the design use them. An adapter gives all
-three (see :class:`Store`). Every write names its condition and returns whether it happened; a
+Four small ports, because four different parts of the design use them. An adapter gives all
+four (see :class:`Store`). Every write names its condition and returns whether it happened; a
 call that cannot reach the store raises :class:`~celery_ha.errors.StoreUnavailable`, after which
 it may or may not have happened: every one of them can be repeated.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-from celery_ha.model import Grant, Holder, Look, Node, Parked, Recovered, Renewal, Verdict
+from celery_ha.model import Beats, Firing, Grant, Holder, Look, Node, Parked, Recovered, Renewal, Term, Verdict
 
 
 class LeaseStore(ABC):
@@ -220,12 +220,48 @@ class Parking(ABC):
         """
 
 
+class Firings(ABC):
+    """What the entries of a schedule fired last, changed only by the beat in office."""
+
+    @abstractmethod
+    def read(self, office: str) -> Beats:
+        """Every entry's last firing, and whose the office is."""
+
+    @abstractmethod
+    def replace(self, term: Term, old: Firing | None, new: Firing) -> Firing:
+        """Put ``new`` in the place of ``old``, or where nothing is, and keep a bounded history of the claimed ones.
+
+        Args:
+            term: on whose behalf; asked for in the same step.
+            old: what the caller believes to be there; None: nothing.
+            new: of the same entry.
+
+        Returns:
+            What is there now: ``new``, also if an earlier call put it there, or what somebody else did.
+
+        Raises:
+            LockLost: the term is over, or its lease is not open: nothing changed.
+            StoreUnavailable: no answer; it may have happened.
+
+        **Failure:** a firing that is there and not marked as sent is sent by the next beat in office.
+        """
+
+    @abstractmethod
+    def drop(self, term: Term, entries: tuple[str, ...]) -> int:
+        """Forget entries that left the schedule; returns how many. Raises like :meth:`replace`."""
+
+    @abstractmethod
+    def history(self) -> list[tuple[float, Firing]]:
+        """Claimed firings, the last one first, each with its time by the store's clock; some hundred."""
+
+
 class Store(ABC):
-    """One store, three ports."""
+    """One store, four ports."""
 
     leases: LeaseStore
     court: Court
     locks: LockStore
+    firings: Firings
 
     @abstractmethod
     def close(self) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from celery_ha.model import FencedLease, Holder, Leader, Node, Recovered, Verdict
+from celery_ha.model import FencedLease, Firing, Holder, Leader, Node, Recovered, Verdict
 
 #: Seconds for which the fence of a recovered lease is still told apart from an unknown lease.
 TOMBSTONE_TTL = 3600.0
@@ -74,6 +74,9 @@ class Memory:
     history: deque[tuple[FencedLease, Recovered]] = field(default_factory=lambda: deque(maxlen=HISTORY_LIMIT))
     locks: dict[Slot, HeldLock] = field(default_factory=dict)
     lines: dict[str, Line] = field(default_factory=dict)
+    #: Last firing by entry, and the claimed ones with their time, the last one first.
+    firings: dict[str, Firing] = field(default_factory=dict)
+    fired: deque[tuple[float, Firing]] = field(default_factory=lambda: deque(maxlen=HISTORY_LIMIT))
     #: Claims whose end was told, each with the time until which it is remembered; oldest first.
     ended: dict[str, float] = field(default_factory=dict)
     #: Until when no lock is granted (rule 12), and for how long such a time lasts.

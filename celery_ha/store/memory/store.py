@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from celery_ha.errors import StoreUnavailable
 from celery_ha.store.base import Store
 from celery_ha.store.memory.court import MemoryCourt
+from celery_ha.store.memory.firings import MemoryFirings
 from celery_ha.store.memory.leases import MemoryLeases
 from celery_ha.store.memory.locks import MemoryLocks
 from celery_ha.store.memory.server import MemoryServer
@@ -32,6 +33,7 @@ class MemoryStore(Store):
         self.leases = MemoryLeases(self)
         self.court = MemoryCourt(self)
         self.locks = MemoryLocks(self)
+        self.firings = MemoryFirings(self)
 
     @property
     def session(self) -> str:

@@ -19,6 +19,8 @@ Every write is one Lua script, so it happens wholly or not at all. Keys, after t
 ``ended:<claim>``      the end of this claim was told (expires)
 ``claims:<lease>``     set of the claims of a lease that hold locks
 ``trust:<task>``       set of the locks in trust for a task (expires)
+``beat``               hash entry of a schedule -> its last firing (JSON)
+``beat:history``       claimed firings (list, bounded, expires)
 =====================  ===============================================================
 """
 
