@@ -43,10 +43,11 @@ def due_after(schedule: Any, last: float, now: float) -> float | None:
     present = moment(now, zone)
     frozen.nowfun = lambda: present
     try:
-        due: datetime = present + frozen.remaining_estimate(moment(last, zone))
+        remaining: float = frozen.remaining_estimate(moment(last, zone)).total_seconds()
     except (AttributeError, NotImplementedError, OverflowError, TypeError):
         return None
-    return round(due.timestamp(), 6)
+    # Not with datetimes: between two of one zone Python counts by the wall clock.
+    return round(now + remaining, 6)
 
 
 def judge(schedule: Any, last: float, now: float, *, grace: float, catch_up: str, first: bool) -> Due | None:

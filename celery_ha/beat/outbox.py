@@ -10,12 +10,26 @@ from kombu.exceptions import OperationalError
 from celery_ha.model import Firing
 
 
+def ids(prefix: str, firing: Firing) -> tuple[str, str]:
+    """The task id and the publish id of a firing, the same however often it is sent.
+
+    A firing is known by its number in the term that claimed it: a store that lost its memory counts from one again,
+    in another term.
+
+    Args:
+        prefix: tells the schedules of two apps on one broker apart.
+        firing: a claimed one.
+    """
+    name = uuid5(NAMESPACE_OID, f"{prefix}/{firing.entry}/{firing.term}").hex
+    return str(uuid5(NAMESPACE_OID, f"{name}/{firing.number}")), f"{name}.{firing.number}"
+
+
 class Outbox:
     """Sends through a scheduler's own ``apply_entry``, which logs, and which others hook into.
 
     Args:
         scheduler: Celery's or another.
-        prefix: tells the schedules of two apps on one broker apart.
+        prefix: as of :func:`ids`.
     """
 
     def __init__(self, scheduler: Any, prefix: str) -> None:
@@ -45,17 +59,13 @@ class Outbox:
     def _labelled(self, entry: Any, firing: Firing) -> Any:
         """The entry with the ids of this firing.
 
-        A firing is known by its number in the term that claimed it: a store that lost its memory counts from one
-        again, in another term. What is no option of Celery's becomes a property of the message, and the
-        channel keeps a publish id that is there.
+        What is no option of Celery's becomes a property of the message, and the channel keeps a publish id that
+        is there.
         """
-        name = uuid5(NAMESPACE_OID, f"{self._prefix}/{firing.entry}/{firing.term}").hex
-        ids = {
-            "task_id": str(uuid5(NAMESPACE_OID, f"{name}/{firing.number}")),
-            "ha_publish_id": f"{name}.{firing.number}",
-        }
+        task_id, publish_id = ids(self._prefix, firing)
+        options = {"task_id": task_id, **(entry.options or {}), "ha_publish_id": publish_id}
         labelled = object.__new__(type(entry))
-        labelled.__dict__.update(entry.__dict__, options={**ids, **(entry.options or {})})
+        labelled.__dict__.update(entry.__dict__, options=options)
         return labelled
 
     def _watched(self, *args: Any, **kwargs: Any) -> Any:
