@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export PIP_QUIET := 2
 
-.PHONY: help install services test test-fast matrix lint format demo bench chaos clean
+.PHONY: help install services test test-fast matrix lint format demo bench chaos beat clean
 
 help:
 	@echo "make install    .venv with celery_ha and everything to test and lint it"
@@ -22,6 +22,7 @@ help:
 	@echo "make demo       kill a worker and watch its tasks move   (ARGS='...' are passed on)"
 	@echo "make bench      every figure beside plain Celery          (ARGS='...' are passed on)"
 	@echo "make chaos      kill and freeze workers for a while      (ARGS='...' are passed on)"
+	@echo "make beat       kill and freeze beats for a while        (ARGS='...' are passed on)"
 
 install: $(INSTALLED)
 
@@ -61,6 +62,9 @@ bench: install services
 
 chaos: install services
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+beat: install services
+	$(BIN)/python -m tests.beat $(ARGS)
 
 clean:
 	rm -rf .venv .venv-matrix .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

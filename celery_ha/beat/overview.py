@@ -39,7 +39,7 @@ class Overview:
 
 
 def overview(app: Any) -> Overview:
-    """Ask the store what all beats share; from any process.
+    """Ask the store what all beats share; from any process and thread, on a connection of its own.
 
     Args:
         app: with HA installed.
@@ -47,15 +47,19 @@ def overview(app: Any) -> Overview:
     Raises:
         StoreUnavailable: the store did not answer.
     """
-    store = app.ha.store
-    there = store.firings.read(OFFICE)
-    nodes = store.court.look().nodes
+    # Of its own: the one of this process may be busy with the lease of a worker.
+    store = app.ha.make_store()
+    try:
+        there, history = store.firings.read(OFFICE), store.firings.history()
+        nodes = store.court.look().nodes
+    finally:
+        store.close()
     leader = nodes.get(there.leader or "")
     return Overview(
         leader=None if leader is None else leader.name,
         beats=tuple(sorted(node.name for node in nodes.values() if node.queues == (OFFICE,))),
         entries=tuple(_entry(firing) for _, firing in sorted(there.firings.items())),
-        history=tuple(store.firings.history()),
+        history=tuple(history),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from time import monotonic, time
 from typing import Any
@@ -22,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks of a beat that is not in office whether it is.
 IDLE = 0.2
-#: Seconds between two looks of such a beat at what the others fired.
+#: Seconds between two looks of such a beat at what the others fired, and of the one in office whether it still is.
 FOLLOW = 1.0
 
 
@@ -62,6 +61,8 @@ class Scheduler:
         self._term: Term | None = None
         self._cut_off = False
         self._followed = float("-inf")
+        #: Local monotonic time until which no entry wants anything.
+        self._idle_until = float("-inf")
         #: Entry as it was looked at, and local monotonic time until which that look holds; by name.
         self._looked: dict[str, tuple[Any, float]] = {}
 
@@ -102,14 +103,18 @@ class Scheduler:
         self._term = None
 
     def _beat(self, term: Term) -> float:
-        schedule = self.inner.schedule
         if self._term != term:
-            self._take_office(term, schedule)
-        waits = [self._visit(term, entry) for entry in tuple(schedule.values())]
-        return min([*waits, float(self.inner.max_interval)])
+            self._take_office(term)
+        elif (left := self._idle_until - monotonic()) > 0:
+            return min(left, FOLLOW)
+        waits = [self._visit(term, entry) for entry in tuple(self.inner.schedule.values())]
+        wait = min([*waits, float(self.inner.max_interval)])
+        self._idle_until = monotonic() + wait
+        # The office may be lost, and come back with a firing that another beat left unsent.
+        return min(wait, FOLLOW)
 
-    def _take_office(self, term: Term, schedule: Mapping[str, Any]) -> None:
-        there = self._seat.store.firings.read(OFFICE).firings
+    def _take_office(self, term: Term) -> None:
+        there, schedule = self._seat.store.firings.read(OFFICE).firings, self.inner.schedule
         self._known.update(there)
         gone = tuple(entry for entry in there if entry not in schedule)
         if gone:

@@ -78,7 +78,10 @@ def test_a_store_that_stays_away_is_named_with_the_lock(ha, durable: RedisServer
     durable.stop()
     try:
         with (
-            pytest.raises(StoreUnavailable, match=f"'important'.*{durable.url.partition('@')[2] or durable.url.rpartition('//')[2]}"),
+            pytest.raises(
+                StoreUnavailable,
+                match=f"'important'.*{durable.url.partition('@')[2] or durable.url.rpartition('//')[2]}",
+            ),
             ha.lock("important", timeout=0.3),
         ):
             pass

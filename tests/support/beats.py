@@ -6,10 +6,10 @@ import json
 import socket
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from celery_ha.beat import Overview, overview
 from celery_ha.beat.outbox import ids
-from celery_ha.errors import StoreUnavailable
 from celery_ha.model import Firing
 from tests.support.fleet import Worker, eventually
 from tests.support.scene import Scene
@@ -46,10 +46,7 @@ class Beats:
         self.leader()
 
     def look(self) -> Overview:
-        try:
-            found = overview(self.scene.probe.app)
-        except StoreUnavailable:  # a server that was restarted dropped an idle connection
-            found = overview(self.scene.probe.app)
+        found = overview(self.scene.probe.app)
         for _, firing in found.history:
             self.seen[firing.term, firing.number] = firing
         return found
@@ -97,7 +94,7 @@ class Beats:
         found += [f"{key} is no firing" for key in runs.keys() - {self.task_id(firing) for firing in firings}]
         found += [
             f"number {after.number} came after {before.number}, {after.due - before.due:.3f} s later"
-            for before, after in zip(firings, firings[1:], strict=False)
+            for before, after in pairwise(firings)
             if after.number != before.number + 1 or abs(after.due - before.due - seconds) > 0.001
         ]
         return found
