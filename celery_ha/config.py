@@ -30,6 +30,8 @@ CELERY_DEFAULTS: Mapping[str, object] = {
     "worker_prefetch_multiplier": 1,
     # A reconnect under a living lease must not kill what runs.
     "worker_cancel_long_running_tasks_on_connection_loss": False,
+    # Two of Celery's own beats, and every `worker -B` is one, fire everything twice.
+    "beat_scheduler": "celery_ha.beat:Scheduler",
 }
 
 
@@ -158,7 +160,7 @@ class Config:
     #: connection is given up and renewed on another in time. Longer: a slow store still counts as there.
     store_timeout: float = field(default=2.5, metadata=_setting(_seconds))
 
-    #: Scheduler class that ``-S celery_ha.beat:Scheduler`` takes its entries from; default Celery's own for
+    #: Scheduler class that ``celery_ha.beat:Scheduler`` takes its entries from; default Celery's own for
     #: ``beat_schedule``, with no file beside it: what ran last is in the store. Another: entries from elsewhere,
     #: such as ``django_celery_beat.schedulers:DatabaseScheduler``.
     beat_scheduler: str = field(default="celery.beat:Scheduler", metadata=_setting(_path))

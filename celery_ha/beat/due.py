@@ -39,11 +39,10 @@ def due_after(schedule: Any, last: float, now: float) -> float | None:
         None: it cannot be told in advance.
     """
     frozen = copy.copy(schedule)
-    zone = schedule.now().tzinfo or timezone.utc
-    present = moment(now, zone)
-    frozen.nowfun = lambda: present
+    then = moment(now, schedule)
+    frozen.nowfun = lambda: then
     try:
-        remaining: float = frozen.remaining_estimate(moment(last, zone)).total_seconds()
+        remaining: float = frozen.remaining_estimate(moment(last, schedule)).total_seconds()
     except (AttributeError, NotImplementedError, OverflowError, TypeError):
         return None
     # Not with datetimes: between two of one zone Python counts by the wall clock.
@@ -56,7 +55,7 @@ def judge(schedule: Any, last: float, now: float, *, grace: float, catch_up: str
     Args:
         schedule: the entry's.
         last: its last firing.
-        now: the present.
+        now: what the schedule takes for the present.
         grace: seconds that an office may take to change hands: what is no later than that was not missed, and
             every firing comes.
         catch_up: ``one``, ``all`` or ``none``, for what was missed.
@@ -85,9 +84,14 @@ def clock_went_back(schedule: Any, last: float, now: float, *, grace: float) -> 
     return getattr(schedule, "run_every", None) is not None and last - now > grace
 
 
-def moment(at: float, zone: Any) -> datetime:
-    """A time as an aware datetime."""
-    return datetime.fromtimestamp(at, timezone.utc).astimezone(zone)
+def present(schedule: Any) -> float:
+    """What a schedule takes for the present; two clocks that differ would make it due over and over."""
+    return stamp(schedule.now())
+
+
+def moment(at: float, schedule: Any) -> datetime:
+    """A time as a schedule likes it: aware, in its zone."""
+    return datetime.fromtimestamp(at, timezone.utc).astimezone(schedule.now().tzinfo or timezone.utc)
 
 
 def stamp(at: datetime) -> float:

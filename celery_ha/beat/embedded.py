@@ -20,4 +20,6 @@ def follow_parent() -> None:
 
 
 def _leave(*_: Any) -> None:
+    # The worker's own end comes as a second one, while the goodbye is being said.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit

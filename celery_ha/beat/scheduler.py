@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 from celery import beat
 from celery.utils.imports import symbol_by_name
 
-from celery_ha.beat.due import Due, clock_went_back, due_after, judge, moment, stamp
+from celery_ha.beat.due import Due, clock_went_back, due_after, judge, moment, present, stamp
 from celery_ha.beat.embedded import follow_parent
 from celery_ha.beat.outbox import Outbox
 from celery_ha.beat.seat import OFFICE, Seat
@@ -132,7 +132,7 @@ class Scheduler:
         last = self._known.get(entry.name) or self._meet(term, entry)
         if not last.sent:
             return self._send(term, entry, last)
-        entry.last_run_at = moment(last.due, entry.default_now().tzinfo)
+        entry.last_run_at = moment(last.due, entry.schedule)
         due, wait = self._due(entry, last)
         if due is None:
             wait = min(wait, float(self.inner.max_interval))
@@ -145,7 +145,7 @@ class Scheduler:
             sent=not due.fires,
             term=term.token,
             by=self._seat.name,
-            next=due_after(entry.schedule, due.at, time()),
+            next=due_after(entry.schedule, due.at, due.at),
         )
         if self._write(term, last, claim) and due.fires:
             return self._send(term, entry, claim)
@@ -155,7 +155,7 @@ class Scheduler:
         """What the entry calls for, and if nothing, for how many seconds."""
         try:
             is_due, wait = self.inner.is_due(entry)
-            now = time()
+            now = present(entry.schedule)
             if is_due:
                 due = judge(
                     entry.schedule,
@@ -176,7 +176,7 @@ class Scheduler:
     def _meet(self, term: Term, entry: Any) -> Firing:
         """Share since when a new entry is waited for, or a beat that restarts often would never see it due."""
         since = stamp(entry.last_run_at)
-        new = Firing(entry.name, 0, since, sent=True, term=term.token, next=due_after(entry.schedule, since, time()))
+        new = Firing(entry.name, 0, since, sent=True, term=term.token, next=due_after(entry.schedule, since, since))
         self._write(term, None, new)
         return self._known[entry.name]
 

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from celery_ha.beat import Overview, overview
+from celery_ha.beat import Entry, Overview, overview
 from celery_ha.beat.outbox import ids
 from celery_ha.model import Firing
 from tests.support.fleet import Worker, eventually
@@ -50,6 +50,9 @@ class Beats:
         for _, firing in found.history:
             self.seen[firing.term, firing.number] = firing
         return found
+
+    def entry(self, name: str) -> Entry | None:
+        return next((entry for entry in self.look().entries if entry.name == name), None)
 
     def leader(self) -> Worker:
         def found() -> Worker | None:

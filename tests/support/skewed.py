@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from time import time
 
 from celery_ha.beat import scheduler
 
@@ -12,10 +11,10 @@ SKEW = float(os.environ.get("SKEW", "0"))
 
 
 class Scheduler(scheduler.Scheduler):
-    """The clock is read by Celery through the app, and by us in one module."""
+    """Schedules read the clock through the app."""
 
-    def __init__(self, app, **kwargs):
-        right = app.now
-        app.now = lambda: right() + timedelta(seconds=SKEW)
-        scheduler.time = lambda: time() + SKEW
-        super().__init__(app, **kwargs)
+    def __init__(self, app, *, lazy=False, **kwargs):
+        if not lazy:
+            right = app.now
+            app.now = lambda: right() + timedelta(seconds=SKEW)
+        super().__init__(app, lazy=lazy, **kwargs)
