@@ -52,9 +52,9 @@ class Outbox:
         self._error = None
         try:
             self._scheduler.apply_entry(self._labelled(entry, firing), producer=self._scheduler.producer)
-        except (OperationalError, OSError) as error:  # from connecting
+        except OperationalError as error:  # from connecting
             self._error = error
-        return not isinstance(self._error, (OperationalError, OSError))
+        return not isinstance(self._error, OperationalError)
 
     def _labelled(self, entry: Any, firing: Firing) -> Any:
         """The entry with the ids of this firing.

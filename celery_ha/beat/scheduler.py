@@ -107,20 +107,25 @@ class Scheduler:
             self._take_office(term)
         elif (left := self._idle_until - monotonic()) > 0:
             return min(left, FOLLOW)
-        waits = [self._visit(term, entry) for entry in tuple(self.inner.schedule.values())]
+        schedule = self.inner.schedule
+        self._forget(term, tuple(entry for entry in self._known if entry not in schedule))
+        waits = [self._visit(term, entry) for entry in tuple(schedule.values())]
         wait = min([*waits, float(self.inner.max_interval)])
         self._idle_until = monotonic() + wait
         # The office may be lost, and come back with a firing that another beat left unsent.
         return min(wait, FOLLOW)
 
     def _take_office(self, term: Term) -> None:
-        there, schedule = self._seat.store.firings.read(OFFICE).firings, self.inner.schedule
-        self._known.update(there)
-        gone = tuple(entry for entry in there if entry not in schedule)
-        if gone:
-            self._seat.store.firings.drop(term, gone)
+        self._known.update(self._seat.store.firings.read(OFFICE).firings)
         self._looked.clear()
         self._term = term
+
+    def _forget(self, term: Term, gone: tuple[str, ...]) -> None:
+        """One that comes back to the schedule has missed nothing while it was not there."""
+        if gone:
+            self._seat.store.firings.drop(term, gone)
+        for entry in gone:
+            del self._known[entry]
 
     def _visit(self, term: Term, entry: Any) -> float:
         """Look at an entry, unless it said how long the last look holds; returns the seconds until the next."""
