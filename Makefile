@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export PIP_QUIET := 2
 
-.PHONY: help install services test test-fast matrix lint format demo bench chaos history clean
+.PHONY: help install services test test-fast matrix lint format demo bench chaos history beat clean
 
 help:
 	@echo "make install    .venv with celery_ha and everything to test and lint it"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench      every figure beside plain Celery          (ARGS='...' are passed on)"
 	@echo "make chaos      kill and freeze workers for a while      (ARGS='...' are passed on)"
 	@echo "make history    judge what clients saw of their locks    (ARGS='...' are passed on)"
+	@echo "make beat       kill and freeze beats for a while        (ARGS='...' are passed on)"
 
 install: $(INSTALLED)
 
@@ -65,6 +66,9 @@ chaos: install services
 
 history: install services
 	$(BIN)/python -m tests.history $(ARGS)
+
+beat: install services
+	$(BIN)/python -m tests.beat $(ARGS)
 
 clean:
 	rm -rf .venv .venv-matrix .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

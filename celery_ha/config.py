@@ -33,6 +33,8 @@ CELERY_DEFAULTS: Mapping[str, object] = {
     "worker_prefetch_multiplier": 1,
     # A reconnect under a living lease must not kill what runs.
     "worker_cancel_long_running_tasks_on_connection_loss": False,
+    # Two of Celery's own beats, and every `worker -B` is one, fire everything twice.
+    "beat_scheduler": "celery_ha.beat:Scheduler",
 }
 
 
@@ -70,6 +72,18 @@ def _url(name: str, value: object) -> str | None:
     if not isinstance(value, str) or "://" not in value:
         raise _refuse(name, value, f"a URL such as {_STORES}, or None for the broker's Redis")
     return value
+
+
+def _path(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value.rpartition(":" if ":" in value else ".")[0]:
+        raise _refuse(name, value, 'the path of a class, such as "celery.beat:PersistentScheduler"')
+    return value
+
+
+def _catch_up(name: str, value: object) -> str:
+    if value not in {"one", "all", "none"}:
+        raise _refuse(name, value, '"one", "all" or "none"')
+    return str(value)
 
 
 def _queues(name: str, value: object) -> Mapping[str, int]:
@@ -153,6 +167,16 @@ class Config:
     #: How long one call to the store may take; seconds, default a quarter of the TTL. Shorter: a hung
     #: connection is given up and renewed on another in time. Longer: a slow store still counts as there.
     store_timeout: float = field(default=2.5, metadata=_setting(_seconds))
+
+    #: Scheduler class that ``celery_ha.beat:Scheduler`` takes its entries from; default Celery's own for
+    #: ``beat_schedule``, with no file beside it: what ran last is in the store. Another: entries from elsewhere,
+    #: such as ``django_celery_beat.schedulers:DatabaseScheduler``.
+    beat_scheduler: str = field(default="celery.beat:Scheduler", metadata=_setting(_path))
+
+    #: What a beat does about firings that were missed for longer than two TTLs, because no beat ran; default
+    #: ``one``: each such entry fires once. ``all``: every missed firing of the last day. ``none``: the entry goes on
+    #: with the next one.
+    beat_catch_up: str = field(default="one", metadata=_setting(_catch_up))
 
     def __post_init__(self) -> None:
         for spec in fields(self):

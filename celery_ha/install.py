@@ -121,9 +121,10 @@ class HA:
 
     @cached_property
     def _store(self) -> Store:
-        return self._new_store()
+        return self.make_store()
 
-    def _new_store(self) -> Store:
+    def make_store(self) -> Store:
+        """Another client of the store, for another lease than this process has already."""
         config, timeout = self.config, self.config.store_timeout
         if config.store is not None:
             return store_from_url(config.store, prefix=config.prefix, timeout=timeout, ttl=config.lease_ttl)
@@ -192,7 +193,7 @@ class HA:
         """The lease of this process for locks outside of tasks; made on first use, by each process anew."""
         with self._mutex_of_this_process():
             if self._tenant is None:
-                self._tenant = Tenant(self._new_store(), self.config)
+                self._tenant = Tenant(self.make_store(), self.config)
             return self._tenant
 
     def has_lost(self, lease: str) -> bool:

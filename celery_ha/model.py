@@ -199,6 +199,46 @@ class Reservation:
     published: bool = False
 
 
+@dataclass(frozen=True)
+class Term:
+    """One grant of the office of the beat: a lock, and who holds it since when."""
+
+    office: str
+    holder: Holder
+    #: The lock's token: no two terms have the same.
+    token: int
+
+
+@dataclass(frozen=True)
+class Firing:
+    """The last firing of an entry of a schedule, as all beats share it."""
+
+    entry: str
+    #: Running number of the entry's firings; 0: it was only seen so far.
+    number: int
+    #: When it was due, seconds since the epoch; with number 0, since when the entry is waited for. The next
+    #: firing is computed from it, so it is what Celery calls ``last_run_at``.
+    due: float
+    #: False: claimed, and not yet known to be with the broker.
+    sent: bool
+    #: Token of the term in which it was claimed.
+    term: int
+    #: Name of the beat that claimed it.
+    by: str = ""
+    #: When the one after it will be due, as far as could be told then.
+    next: float | None = None
+
+
+@dataclass(frozen=True)
+class Beats:
+    """What the store knows about the beats."""
+
+    #: Last firing by entry.
+    firings: Mapping[str, Firing] = field(default_factory=dict)
+    #: Lease of the beat that holds the office.
+    leader: str | None = None
+
+
 class Parked(Enum):
     """What became of a message that should wait in line for a lock."""
 

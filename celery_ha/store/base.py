@@ -12,7 +12,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from celery_ha.model import Grant, Holder, Look, Node, Parked, Recovered, Renewal, Reservation, Verdict
+from celery_ha.model import (
+    Beats,
+    Firing,
+    Grant,
+    Holder,
+    Look,
+    Node,
+    Parked,
+    Recovered,
+    Renewal,
+    Reservation,
+    Term,
+    Verdict,
+)
 
 
 class LeaseStore(ABC):
@@ -279,6 +292,41 @@ class Revocations(ABC):
         """All that are remembered."""
 
 
+class Firings(ABC):
+    """What the entries of a schedule fired last, changed only by the beat in office."""
+
+    @abstractmethod
+    def read(self, office: str) -> Beats:
+        """Every entry's last firing, and whose the office is."""
+
+    @abstractmethod
+    def replace(self, term: Term, old: Firing | None, new: Firing) -> Firing:
+        """Put ``new`` in the place of ``old``, or where nothing is, and keep a bounded history of the claimed ones.
+
+        Args:
+            term: on whose behalf; asked for in the same step.
+            old: what the caller believes to be there; None: nothing.
+            new: of the same entry.
+
+        Returns:
+            What is there now: ``new``, also if an earlier call put it there, or what somebody else did.
+
+        Raises:
+            LockLost: the term is over, or its lease is not open: nothing changed.
+            StoreUnavailable: no answer; it may have happened.
+
+        **Failure:** a firing that is there and not marked as sent is sent by the next beat in office.
+        """
+
+    @abstractmethod
+    def drop(self, term: Term, entries: tuple[str, ...]) -> int:
+        """Forget entries that left the schedule; returns how many. Raises like :meth:`replace`."""
+
+    @abstractmethod
+    def history(self) -> list[tuple[float, Firing]]:
+        """Claimed firings, the last one first, each with its time by the store's clock; some hundred."""
+
+
 class Store(ABC):
     """One store, four ports."""
 
@@ -287,6 +335,7 @@ class Store(ABC):
     locks: LockStore
     uniques: Uniques
     revocations: Revocations
+    firings: Firings
 
     @abstractmethod
     def close(self) -> None:

@@ -80,10 +80,17 @@ class Fleet:
     started: int = 0
 
     def start(self, *options: str, name: str | None = None, ready: bool = True, **environment: str) -> Worker:
+        name = name or f"w{self.started + 1}@probe"
+        worker = self.launch(name, "worker", "-n", name, *options, **environment)
+        if ready:
+            worker.wait_ready()
+        return worker
+
+    def launch(self, name: str, *command: str, **environment: str) -> Worker:
+        """Start any of Celery's programs on the app."""
         self.started += 1
-        name = name or f"w{self.started}@probe"
         log = self.directory / f"{name}.{self.started}.log"
-        command = [sys.executable, "-m", "celery", "-A", self.app, "worker", "-n", name, "-l", "INFO", *options]
+        command = (sys.executable, "-m", "celery", "-A", self.app, *command, "-l", "INFO")
         with log.open("wb") as out:
             process = subprocess.Popen(
                 command,
@@ -95,8 +102,6 @@ class Fleet:
             )
         worker = Worker(name, process, log)
         self.workers.append(worker)
-        if ready:
-            worker.wait_ready()
         return worker
 
     def start_many(self, count: int, *options: str, **environment: str) -> list[Worker]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from celery_ha.store.redis import OWNED_BY_A_LEASE, PERMANENT
+from celery_ha.store.redis.store import WAITING
 from tests.support.scene import Scene
 
 #: What the broker keeps for good, after its prefix: records bounded by the number of leases, queues or dead letters.
@@ -34,7 +35,7 @@ def leaks(scene: Scene) -> list[str]:
 
 
 def _accounted_for(scene: Scene, raw: bytes, name: str, owners: set[str]) -> bool:
-    if name in (*PERMANENT, *BROKER_PERMANENT):
+    if name in (*PERMANENT, *BROKER_PERMANENT) or name.startswith(WAITING):
         return True
     if not name.startswith(OWNED):
         return False

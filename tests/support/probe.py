@@ -59,6 +59,12 @@ def work(self, key: object, seconds: float = 0.05) -> object:
     return _run(self, key, seconds)
 
 
+@app.task(bind=True)
+def tick(self) -> None:
+    """An entry of a schedule; a firing is known by its task id."""
+    _run(self, self.request.id, 0)
+
+
 @app.task(bind=True, queue="orders", ha_key="order.{key}")
 def order(self, key: object, seconds: float = 0.05) -> object:
     """Sharded queue."""

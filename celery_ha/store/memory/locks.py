@@ -60,14 +60,14 @@ class MemoryLocks(LockStore):
         with self._client.call() as server:
             if not server.is_open(holder.lease):
                 return None
-            slot = _held_slot(server, name, holder, token)
+            slot = held_slot(server, name, holder, token)
             if slot is not None:
                 free_lock(server, slot)
             return slot is not None
 
     def holds(self, name: str, holder: Holder, token: int) -> bool:
         with self._client.call() as server:
-            return _held_slot(server, name, holder, token) is not None
+            return held_slot(server, name, holder, token) is not None
 
     def ended(self, claims: tuple[str, ...], tasks: tuple[str, ...] = ()) -> int:
         with self._client.call() as server:
@@ -218,7 +218,8 @@ def _is_quiet(server: MemoryServer) -> bool:
     return server.now() < server.memory.quiet_until
 
 
-def _held_slot(server: MemoryServer, name: str, holder: Holder, token: int) -> Slot | None:
+def held_slot(server: MemoryServer, name: str, holder: Holder, token: int) -> Slot | None:
+    """Where this holder has the lock with this token, if its lease is open."""
     if not server.is_open(holder.lease):
         return None
     for slot, lock in tuple(server.memory.locks.items()):

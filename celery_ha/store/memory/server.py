@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from celery_ha.model import FencedLease, Holder, Leader, Node, Recovered, Verdict
+from celery_ha.model import FencedLease, Firing, Holder, Leader, Node, Recovered, Verdict
 
 #: Seconds for which the fence of a recovered lease is still told apart from an unknown lease.
 TOMBSTONE_TTL = 3600.0
@@ -86,6 +86,9 @@ class Memory:
     #: Until when each revoked task counts as such.
     revoked: dict[str, float] = field(default_factory=dict)
     uniques: dict[str, HeldKey] = field(default_factory=dict)
+    #: Last firing by entry, and the claimed ones with their time, the last one first.
+    firings: dict[str, Firing] = field(default_factory=dict)
+    fired: deque[tuple[float, Firing]] = field(default_factory=lambda: deque(maxlen=HISTORY_LIMIT))
     #: Claims whose end was told, each with the time until which it is remembered; oldest first.
     ended: dict[str, float] = field(default_factory=dict)
     #: Until when no lock is granted (rule 12), and for how long such a time lasts.

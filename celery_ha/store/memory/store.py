@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from celery_ha.errors import StoreUnavailable
 from celery_ha.store.base import Store
 from celery_ha.store.memory.court import MemoryCourt
+from celery_ha.store.memory.firings import MemoryFirings
 from celery_ha.store.memory.leases import MemoryLeases
 from celery_ha.store.memory.locks import MemoryLocks
 from celery_ha.store.memory.revocations import MemoryRevocations
@@ -36,6 +37,7 @@ class MemoryStore(Store):
         self.locks = MemoryLocks(self)
         self.uniques = MemoryUniques(self)
         self.revocations = MemoryRevocations(self)
+        self.firings = MemoryFirings(self)
 
     @property
     def session(self) -> str:

@@ -20,6 +20,8 @@ Every write is one Lua script, so it happens wholly or not at all. Keys, after t
 ``claims:<lease>``     set of the claims of a lease that hold locks
 ``trust:<task>``       set of the locks in trust for a task (expires)
 ``unique:<key>``       hash: task, published; whose message is under way under this key (expires)
+``beat``               hash entry of a schedule -> its last firing (JSON)
+``beat:history``       claimed firings (list, bounded, expires)
 =====================  ===============================================================
 """
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from celery_ha.errors import SchemaError, StoreError
-from celery_ha.model import SCHEMA, FencedLease, Leader, Node, Recovered
+from celery_ha.model import SCHEMA, FencedLease, Firing, Leader, Node, Recovered
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
@@ -79,6 +79,21 @@ def dump_recovered(result: Recovered) -> str:
         },
         separators=(",", ":"),
     )
+
+
+def dump_firing(firing: Firing) -> str:
+    """The record of a firing: equal firings have equal texts, which is how the store compares them."""
+    return json.dumps({"schema": SCHEMA, **asdict(firing)}, separators=(",", ":"))
+
+
+def load_firing(record: bytes) -> Firing:
+    """Read the record of a firing; raises like :func:`load_node`."""
+    fields = dict(_load(record))
+    del fields["schema"]
+    try:
+        return Firing(**fields)
+    except TypeError as error:
+        raise _unusable(record) from error
 
 
 def load_leader(lease: bytes, term: bytes, rounds: bytes) -> Leader | None:

@@ -9,6 +9,7 @@ from redis import Redis
 
 from celery_ha.store.base import Store
 from celery_ha.store.redis.court import RedisCourt
+from celery_ha.store.redis.firings import RedisFirings
 from celery_ha.store.redis.leases import RedisLeases
 from celery_ha.store.redis.link import Link
 from celery_ha.store.redis.locks import RedisLocks
@@ -18,8 +19,8 @@ from celery_ha.store.redis.revocations import RedisRevocations
 from celery_ha.store.redis.uniques import RedisUniques
 from celery_ha.store.redis.url import dial_client, dial_url
 
-#: Keys, after the prefix, that stay for good; each is small or bounded by the number of nodes.
-PERMANENT = ("leases", "nodes", "conns", "fenced", "leader", "term", "token", "epoch", "version", "run")
+#: Keys, after the prefix, that stay for good; each is small or bounded by the number of nodes or entries.
+PERMANENT = ("leases", "nodes", "conns", "fenced", "leader", "term", "token", "epoch", "version", "run", "beat")
 #: Beginnings of the keys that go when their lease ends.
 OWNED_BY_A_LEASE = ("lock:", "held:", "claims:")
 #: Messages that wait for a lock, and the locks that are waited for: as permanent as a queue.
@@ -72,6 +73,7 @@ class RedisStore(Store):
         self.locks = RedisLocks(self.pool, confirm, prefix, timeout)
         self.uniques = RedisUniques(self.pool)
         self.revocations = RedisRevocations(self.pool)
+        self.firings = RedisFirings(self.pool, confirm, prefix)
 
     def close(self) -> None:
         """Drop the connections of this process."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from celery_ha.errors import SchemaError, StoreError
-from celery_ha.model import SCHEMA, FencedLease, Holder, Leader, Node, Recovered
+from celery_ha.model import SCHEMA, FencedLease, Firing, Holder, Leader, Node, Recovered
 
 _MILLI = 1000
 
@@ -141,6 +141,20 @@ def load_waiter(record: bytes) -> Waiter:
     try:
         return Waiter(Holder(**fields["holder"]), float(fields["inherit"]), fields["max_hold"])
     except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(record) from error
+
+
+def dump_firing(firing: Firing) -> bytes:
+    """The record of a firing."""
+    return _dump(asdict(firing))
+
+
+def load_firing(record: bytes) -> Firing:
+    """Read the record of a firing; raises like :func:`load_node`."""
+    fields = _load(record)
+    try:
+        return Firing(**{name: value for name, value in fields.items() if name != "schema"})
+    except TypeError as error:
         raise _unusable(record) from error
 
 

@@ -8,6 +8,7 @@ from celery_ha.store.base import Store
 from celery_ha.store.zookeeper.clock import Clock
 from celery_ha.store.zookeeper.connection import make_client
 from celery_ha.store.zookeeper.court import ZooKeeperCourt
+from celery_ha.store.zookeeper.firings import ZooKeeperFirings
 from celery_ha.store.zookeeper.leases import ZooKeeperLeases
 from celery_ha.store.zookeeper.link import Link
 from celery_ha.store.zookeeper.locks import ZooKeeperLocks
@@ -52,6 +53,7 @@ class ZooKeeperStore(Store):
         self.court = ZooKeeperCourt(self._a, self._b, paths, clock)
         self.locks = ZooKeeperLocks(self._a, paths, clock, timeout)
         self.uniques = ZooKeeperUniques(self._a, paths, clock)
+        self.firings = ZooKeeperFirings(self._a, paths, clock)
         self.revocations = ZooKeeperRevocations(self._a, paths, clock)
 
     def close(self) -> None:

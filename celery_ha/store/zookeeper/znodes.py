@@ -10,7 +10,21 @@ from urllib.parse import quote, unquote
 LONGEST = 200
 
 #: Znodes that others are made under.
-FOLDERS = ("leases", "conns", "fenced", "gone", "held", "locks", "due", "ended", "history", "uniques", "revoked")
+FOLDERS = (
+    "leases",
+    "conns",
+    "fenced",
+    "gone",
+    "held",
+    "locks",
+    "due",
+    "ended",
+    "history",
+    "uniques",
+    "revoked",
+    "beat",
+    "fired",
+)
 #: Znodes that are there from the beginning, empty.
 MARKS = ("version", "clock")
 
