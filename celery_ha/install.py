@@ -115,9 +115,13 @@ class HA:
     def _store(self) -> Store:
         return self.make_store()
 
-    def make_store(self) -> RedisStore:
-        """Another client of the store, for another lease than this process has already."""
-        timeout = self.config.store_timeout
+    def make_store(self, timeout: float | None = None) -> RedisStore:
+        """Another client of the store, for another lease than this process has already.
+
+        Args:
+            timeout: seconds for every call; None: ``ha_store_timeout``.
+        """
+        timeout = timeout or self.config.store_timeout
         if self.config.store is not None:
             return RedisStore(self.config.store, prefix=self.config.prefix, timeout=timeout)
         access = BrokerAccess(self.app)
