@@ -173,9 +173,9 @@ class Config:
     #: such as ``django_celery_beat.schedulers:DatabaseScheduler``.
     beat_scheduler: str = field(default="celery.beat:Scheduler", metadata=_setting(_path))
 
-    #: What a beat does about firings that were missed for longer than two TTLs, because no beat ran; default
-    #: ``one``: each such entry fires once. ``all``: every missed firing of the last day. ``none``: the entry goes on
-    #: with the next one.
+    #: What a beat does about firings that were missed for longer than two ``ha_lease_ttl``, because no beat ran;
+    #: default ``one``: each such entry fires once. ``all``: every missed firing of the last day. ``none``: the
+    #: entry goes on with the next one.
     beat_catch_up: str = field(default="one", metadata=_setting(_catch_up))
 
     def __post_init__(self) -> None:

@@ -123,11 +123,17 @@ class HA:
     def _store(self) -> Store:
         return self.make_store()
 
-    def make_store(self) -> Store:
-        """Another client of the store, for another lease than this process has already."""
-        config, timeout = self.config, self.config.store_timeout
+    def make_store(self, timeout: float | None = None, ttl: float | None = None) -> Store:
+        """Another client of the store, for another lease than this process has already.
+
+        Args:
+            timeout: seconds for every call; None: ``ha_store_timeout``.
+            ttl: seconds that its lease lives; None: ``ha_lease_ttl``.
+        """
+        config = self.config
+        timeout, ttl = timeout or config.store_timeout, ttl or config.lease_ttl
         if config.store is not None:
-            return store_from_url(config.store, prefix=config.prefix, timeout=timeout, ttl=config.lease_ttl)
+            return store_from_url(config.store, prefix=config.prefix, timeout=timeout, ttl=ttl)
         access = BrokerAccess(self.app)
         return RedisStore(
             lambda: access.client(timeout=timeout), prefix=access.key_prefix + config.prefix, timeout=timeout

@@ -7,11 +7,13 @@ import logging
 import os
 import socket
 import threading
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
 from celery_ha.brokers.connect import BrokerAccess
+from celery_ha.config import Config
 from celery_ha.errors import StoreUnavailable
 from celery_ha.model import Holder, Term
 from celery_ha.worker.birth import begin_life
@@ -25,6 +27,9 @@ OFFICE = "@beat"
 #: A queue that nobody consumes: a process that names one is a node, so beats judge each other also when no worker
 #: lives (see :func:`celery_ha.failover.roles.deputies`).
 QUEUE = "@beat"
+#: Longest TTL of a beat's lease, seconds. Nothing runs twice when a beat is given up for dead by mistake, so a beat can
+#: afford a shorter one than a worker; and nobody is judged before he was watched for his TTL.
+TTL = 3.0
 #: Seconds to stand in line in one go.
 WAIT = 2.0
 #: Seconds before it is tried again after a failure, and of rest for a beat that gave the office up.
@@ -42,10 +47,10 @@ class Seat:
     """
 
     def __init__(self, app: Any) -> None:
-        config = app.ha.config
+        config = shortened(app.ha.config)
         self.name = f"beat-{os.getpid()}@{socket.gethostname()}"
         # Not the store of this process: a worker in it may have a lease of its own there.
-        self.store = app.ha.make_store()
+        self.store = app.ha.make_store(config.store_timeout, config.lease_ttl)
         self._config = config
         access = BrokerAccess(app)
         self._broker = access.broker(timeout=config.lease_ttl, retries=1, dead_limit=config.dead_letters_max)
@@ -161,6 +166,15 @@ class Seat:
         while not self._closed and (left := until - monotonic()) > 0:
             with contextlib.suppress(Empty):
                 self._news.get(timeout=left)
+
+
+def shortened(config: Config) -> Config:
+    """The settings of a worker's lease, for a beat's."""
+    if config.lease_ttl <= TTL:
+        return config
+    ttl = min(config.lease_ttl, max(TTL, 2 * config.look_every))
+    timeout = min(config.store_timeout, ttl / 4)
+    return replace(config, lease_ttl=ttl, trust_margin=ttl / 10, renew_every=ttl / 4, store_timeout=timeout)
 
 
 def _holder(life: Life) -> Holder:

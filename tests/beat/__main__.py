@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.beat", description="Strike the beat in office.")
     parser.add_argument("--strikes", type=int, default=50, help="SIGKILL and SIGSTOP by turns (50)")
     parser.add_argument("--restarts", type=int, default=0, help="restarts of the store in between (0)")
-    parser.add_argument("--ttl", type=float, default=3.0, help="lease TTL in seconds (3)")
+    parser.add_argument("--ttl", type=float, default=10.0, help="ha_lease_ttl in seconds (10)")
     parser.add_argument("--seed", type=int, help="what decides when (random)")
     return parser.parse_args()
 

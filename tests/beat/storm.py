@@ -45,7 +45,7 @@ def storm(
     server: RedisServer,
     folder: Path,
     *,
-    ttl: float = 3.0,
+    ttl: float = 10.0,
     restarts: int = 0,
     beats: int = 3,
     say: Callable[[str], Any] = lambda line: None,
