@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.beat.storm import Outcome, storm
 from tests.support.server import RedisServer, server_binary
+from tests.support.zookeeper import ZooKeeper
 
 #: What keeps a server's memory over a restart.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
@@ -25,7 +26,10 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     server = RedisServer(binary, *DURABLE)
     folder = Path(tempfile.mkdtemp(prefix="ha-beat-"))
+    store = ZooKeeper(tick=500) if options.store == "zookeeper" else None
     try:
+        if store is not None:
+            store.start()
         outcome = storm(
             options.strikes,
             seed,
@@ -33,10 +37,13 @@ def main() -> int:
             folder,
             ttl=options.ttl,
             restarts=options.restarts,
+            store=store,
             say=lambda line: print(line, file=sys.stderr, flush=True),
         )
     finally:
         server.close()
+        if store is not None:
+            store.close()
     print(summary(outcome, seed))
     print(f"ledger and logs are in {folder}", file=sys.stderr)
     return 0 if outcome.held else 1
@@ -46,6 +53,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.beat", description="Strike the beat in office.")
     parser.add_argument("--strikes", type=int, default=50, help="SIGKILL and SIGSTOP by turns (50)")
     parser.add_argument("--restarts", type=int, default=0, help="restarts of the store in between (0)")
+    parser.add_argument("--store", choices=["redis", "zookeeper"], default="redis", help="where the office is (redis)")
     parser.add_argument("--ttl", type=float, default=10.0, help="ha_lease_ttl in seconds (10)")
     parser.add_argument("--seed", type=int, help="what decides when (random)")
     return parser.parse_args()

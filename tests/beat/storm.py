@@ -14,6 +14,7 @@ from tests.support.beats import Beats, every
 from tests.support.fleet import Worker, eventually
 from tests.support.scene import scene
 from tests.support.server import RedisServer
+from tests.support.zookeeper import ZooKeeper
 
 #: Seconds between two firings.
 EVERY = 1.0
@@ -47,6 +48,7 @@ def storm(
     *,
     ttl: float = 10.0,
     restarts: int = 0,
+    store: ZooKeeper | None = None,
     beats: int = 3,
     say: Callable[[str], Any] = lambda line: None,
 ) -> Outcome:
@@ -54,11 +56,13 @@ def storm(
 
     Args:
         restarts: how often the store is restarted in between, which only a durable server survives.
+        store: None: the broker's server.
     """
     dice, began = random.Random(seed), time.monotonic()
     after: dict[int, list[float]] = {signal.SIGKILL: [], signal.SIGSTOP: []}
     struck: set[str] = set()
-    with scene(server, folder, ttl=ttl, **every(EVERY)) as stage:
+    more = {"ha_store": store.url} if store else {}
+    with scene(server, folder, ttl=ttl, **every(EVERY, **more)) as stage:
         stage.start(1, "-Q", "celery", "-c", "2", "--without-gossip", "--without-mingle")
         troupe = Beats(stage)
         troupe.start(beats)
@@ -67,8 +71,8 @@ def storm(
             troupe.wait_in_line()
             troupe.wait_fired(1, by=troupe.leader().name)
             if number in restart_at:
-                server.stop()
-                server.start()
+                (store or server).stop()
+                (store or server).start()
                 troupe.wait_fired(2)
             time.sleep(dice.random() * EVERY)  # anywhere between two ticks
             signum = signal.SIGSTOP if number % 2 else signal.SIGKILL
