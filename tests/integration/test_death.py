@@ -45,7 +45,8 @@ def test_pool_children_die_with_their_killed_main_process(trio: Scene):
     victim = trio.live[2]
     keys = trio.publish("order", trio.keys_on(trio.shards(victim), 2), 30.0)
     trio.wait_started(keys)
-    running = {run.pid for run in trio.ledger.runs() if run.key in keys and run.node == victim.name}
+    cut_off = [run for run in trio.ledger.runs() if run.key in keys and run.node == victim.name]
+    running = {run.pid for run in cut_off}
     family = [psutil.Process(pid) for pid in victim.children()]
     assert running
     assert running <= {child.pid for child in family}
@@ -55,7 +56,7 @@ def test_pool_children_die_with_their_killed_main_process(trio: Scene):
     _, orphans = psutil.wait_procs(family, timeout=10)
     assert orphans == []
     # And the tasks start elsewhere
-    eventually(lambda: all(len(trio.ledger.by_key()[key]) == 2 for key in keys), why="started elsewhere")
+    eventually(lambda: all(len(trio.ledger.by_key()[run.key]) == 2 for run in cut_off), why="started elsewhere")
     for worker in trio.live:  # nobody waits for these 30 s
         trio.kill(worker)
     trio.redis.flushall()
