@@ -132,7 +132,7 @@ class ZooKeeperBackend:
         held, due = set(), set()
         for key in self._names(root + "/locks"):
             data, stat = self.admin.get(f"{root}/locks/{key}")
-            lock = load_lock(data, stat.mzxid)
+            lock = load_lock(data, stat.mzxid, stat.mtime)
             assert lock.slots or len(self._names(f"{root}/locks/{key}")) > 1, f"{key} is nobody's"
             for slot, one in lock.slots.items():
                 if one.holder.lease:

@@ -19,8 +19,10 @@ from celery_ha.errors import StoreError, StoreUnavailable
 from celery_ha.model import Holder, LeaseState, Node, Verdict
 from celery_ha.store.zookeeper import ZooKeeperStore
 from celery_ha.store.zookeeper import broom as brooms
-from celery_ha.store.zookeeper.link import Conflict
+from celery_ha.store.zookeeper.link import Conflict, children
+from celery_ha.store.zookeeper.ops import Delete
 from celery_ha.store.zookeeper.records import Waiter
+from celery_ha.store.zookeeper.znodes import lock_key
 from tests.contract.conftest import ZooKeeperBackend, expire
 from tests.support.fleet import eventually
 from tests.support.zookeeper import ZooKeeper, ensemble, zookeeper_is_here
@@ -207,13 +209,36 @@ def test_caller_that_waits_leaves_the_line_with_its_session(url, make_store):
     with ThreadPoolExecutor(1) as pool:
         gone = pool.submit(waiting.locks.acquire, "x", Holder("b", "b.1", "u"), inherit=1, wait=60)
         eventually(lambda: holding.locks.waiting("x") == 1, why="in line")
+        line = _line(holding)
 
         expire(waiting._a, url)
 
-        eventually(lambda: holding.locks.waiting("x") == 0, why="not in line")
-        assert _outcome(gone) in {None, StoreUnavailable}
-    assert holding.locks.release("x", HOLDER, token)
-    assert holding.locks.acquire("x", Holder("a", "a.2", "v"), inherit=1).token > token
+        eventually(lambda: _line(holding) != line, why="not there any more")
+        assert holding.locks.release("x", HOLDER, token)
+        assert (taken := _outcome(gone)) is StoreUnavailable or taken > token
+
+
+def test_caller_whose_place_in_line_is_gone_stands_in_it_again_while_it_has_time(url, make_store):
+    # Given a caller in line, which was served and too slow for its max_hold, or lost its session: the place is gone
+    holding, waiting = make_store(url), make_store(url)
+    holding.leases.open(Node("a", "a@host"))
+    waiting.leases.open(Node("b", "b@host"))
+    token = holding.locks.acquire("x", HOLDER, inherit=60).token
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(waiting.locks.acquire, "x", Holder("b", "b.1", "u"), inherit=1, wait=60)
+        eventually(lambda: holding.locks.waiting("x") == 1, why="in line")
+        line = _line(holding)
+        holding._a.commit(Delete(line[0]))
+        # Then it is in line again, and served
+        eventually(lambda: _line(holding) not in ([], line), why="in line again")
+        assert holding.locks.release("x", HOLDER, token)
+        assert answer.result(20).token > token
+
+
+def _line(store):
+    path = store.locks._paths.lock(lock_key("x"))
+    (names,) = store._a.ask(children(path))
+    return [f"{path}/{name}" for name in names or () if name.startswith("line-")]
 
 
 def _outcome(future):

@@ -33,17 +33,18 @@ class Violation:
         return f"{self.rule}: {self.what}"
 
 
-def check(events: Iterable[Event], ttl: float) -> list[Violation]:
+def check(events: Iterable[Event], ttl: float, session: float = inf) -> list[Violation]:
     """Judge a round.
 
     Args:
         events: in the order they were written.
         ttl: of the leases; seconds.
+        session: seconds of silence after which the store may drop a session; inf: it knows none.
 
     Returns:
         What broke a rule; empty if nothing did.
     """
-    made = history(events, ttl)
+    made = history(events, ttl, session)
     return [violation for rule in RULES for violation in rule(made)]
 
 

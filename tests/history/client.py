@@ -30,7 +30,9 @@ class Stage:
     """Where a round takes place."""
 
     folder: Path
-    url: str
+    #: URLs.
+    broker: str
+    store: str
     #: Lease TTL, seconds.
     ttl: float
 
@@ -76,7 +78,8 @@ class Client:
     """One process's locks."""
 
     def __init__(self, stage: Stage, chance: random.Random) -> None:
-        self.app = Celery("history", broker=stage.url)
+        self.app = Celery("history", broker=stage.broker)
+        self.app.conf.ha_store = stage.store
         self.app.conf.ha_lease_ttl = stage.ttl
         HA(self.app)
         self.stage = stage

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
 
-import redis
-
+from tests.history.arena import Arena
 from tests.history.client import Client, Stage, fork, guest
+from tests.history.peek import Away
 from tests.history.plan import Blow
 from tests.support.fleet import Fleet, Worker
-from tests.support.server import RedisServer
 
 OPTIONS = ("-Q", "celery", "-P", "solo", "--without-gossip", "--without-mingle")
 WORKERS = 2
 
 
 class Crew:
-    """Clients, workers and their server. Every blow is noted before it is struck, and its end after it."""
+    """Clients, workers and their servers. Every blow is noted before it is struck, and its end after it."""
 
-    def __init__(self, stage: Stage, server: RedisServer, fleet: Fleet, admin: redis.Redis, seed: str) -> None:
+    def __init__(self, stage: Stage, arena: Arena, fleet: Fleet, seed: str) -> None:
         self.clients: list[int] = []
-        self._stage, self._server, self._fleet, self._admin = stage, server, fleet, admin
+        self._stage, self._arena, self._fleet = stage, arena, fleet
         self._ledger = stage.ledger
         self._seeds = (f"{seed}-{number}" for number in itertools.count())
         self._stopped: set[int] = set()
@@ -97,42 +95,26 @@ class Crew:
         return go_on
 
     def _cut(self, pid: int) -> None:
-        """Close all connections of a client, as a proxy that restarts does."""
-        with suppress(redis.RedisError):
-            leases = [lease for lease, owner in self.owners().items() if owner == pid]
-            names = tuple(f"ha:{lease}:" for lease in leases)
-            theirs = [one["id"] for one in self._admin.client_list() if one["name"].startswith(names)]
-            self._ledger.note("cut", pid=pid)
-            for number in theirs:
-                self._admin.execute_command("CLIENT", "KILL", "ID", number)
-
-    def owners(self) -> dict[str, int]:
-        """Process id by lease, of the clients with an open lease."""
-        found = self._admin.hgetall("_ha:nodes")
-        return {lease.decode(): pid for lease, record in found.items() if (pid := _pid(record)) in self.clients}
+        self._ledger.note("cut", pid=pid)
+        with suppress(Away):
+            self._arena.cut(pid)
 
     def _strike_server(self, what: str, kept: bool) -> Callable[[], None]:
         self._away = True
         if what == "stall":
             self._ledger.note("stall")
-            self._server.send(signal.SIGSTOP)
+            self._arena.server.send(signal.SIGSTOP)
         else:
             self._ledger.note("down", yes=kept)
-            self._server.send(signal.SIGKILL)
-            self._server.stop()
+            self._arena.server.send(signal.SIGKILL)
+            self._arena.server.stop()
 
         def back() -> None:
             if what == "stall":
-                self._server.send(signal.SIGCONT)
+                self._arena.server.send(signal.SIGCONT)
             else:
-                self._server.start()
+                self._arena.server.start()
             self._ledger.note("unstall" if what == "stall" else "up")
             self._away = False
 
         return back
-
-
-def _pid(record: bytes) -> int:
-    """Tenants are named ``<pid>@<host>``."""
-    number = str(json.loads(record).get("name", "")).partition("@")[0]
-    return int(number) if number.isdigit() else 0

@@ -17,7 +17,8 @@ class Event:
     ``releasing`` (before the release is asked for); last ``released``, ``busy`` or ``unavailable``.
     Then ``idle`` when it takes no lock any more. Of whoever strikes them: ``kill``, ``stop`` and ``cut``
     before it is done, ``cont`` after; of the server ``stall`` and ``down`` before, ``unstall`` and ``up``
-    after. ``line`` shows who stands in line. In the end ``exit``, ``hung`` and ``left``.
+    after. ``line`` shows who stands in line. In the end ``exit``, ``hung`` and ``left``, and ``dated`` for each
+    token that does not tell by itself when it was given.
     """
 
     at: float
@@ -35,6 +36,8 @@ class Event:
     max_hold: float = 0.0
     #: Seconds to stand in line for it; -1: as long as it takes.
     wait: float = 0.0
+    #: ``dated``: wall clock of the server, seconds.
+    served: float = 0.0
     #: Process id and claim of all in a ``line``, the first one first.
     line: tuple[tuple[int, str], ...] = ()
 

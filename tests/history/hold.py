@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -33,17 +33,14 @@ class Hold:
     ended: float = inf
     #: ``released``, ``busy``, ``unavailable``; '' if it never came to an end.
     outcome: str = ""
+    #: When the server granted it.
+    served: float = inf
     #: When the holder heard that it had lost the lock.
     told: float = inf
 
     @property
     def was_granted(self) -> bool:
         return self.token > 0
-
-    @property
-    def served(self) -> float:
-        """When the server granted it: a token is the server's time in microseconds (rule 12)."""
-        return self.token / 1_000_000 if self.was_granted else inf
 
     def __str__(self) -> str:
         return f"{self.lock}: token {self.token} of process {self.pid} (hold {self.number})"
@@ -64,6 +61,8 @@ class History:
     """All that is known of one round."""
 
     ttl: float
+    #: Seconds of silence after which the store may drop a session, and with it a place in line.
+    session: float
     events: Sequence[Event]
     holds: list[Hold] = field(default_factory=list)
     kills: dict[int, float] = field(default_factory=dict)
@@ -94,7 +93,7 @@ class History:
                 yield down.since
 
     def _is_reason(self, stop: Span) -> bool:
-        if stop.until - stop.since >= SHORT * self.ttl:
+        if stop.until - stop.since >= SHORT * min(self.ttl, self.session):
             return True
         blows = [cut for cut in self.cuts if cut.pid == stop.pid] + self.downs
         return any(blow.since <= stop.until and stop.since - SLACK <= blow.until for blow in blows)
@@ -107,23 +106,29 @@ class History:
         return at
 
     def line_forgotten(self, hold: Hold) -> bool:
-        """Whether the server lost its memory while it stood in line: then it had to begin anew."""
+        """Whether the server lost its memory, or its session, while it stood in line: then it had to begin anew."""
         until = hold.served if hold.was_granted else hold.ended
-        return any(not down.kept and hold.asked <= down.until and down.since <= until for down in self.downs)
+        lost = [down for down in self.downs if not down.kept]
+        # Time passes for a server that stalls: the sessions of all may be over when it goes on.
+        silent = [span for span in (*self.stops, *self.stalls) if span.pid in (0, hold.pid)]
+        lost += [span for span in silent if span.until - span.since >= SHORT * self.session]
+        return any(span.since <= until and hold.asked <= span.until for span in lost)
 
     def forgotten(self, hold: Hold) -> bool:
         """Whether the server lost its memory while it was held."""
         return any(not down.kept and hold.served <= down.until and down.since <= hold.ended for down in self.downs)
 
 
-def history(events: Iterable[Event], ttl: float) -> History:
+def history(events: Iterable[Event], ttl: float, session: float = inf) -> History:
     """Put events together.
 
     Args:
         events: in the order they were written.
         ttl: of the leases; seconds.
+        session: of the store's sessions, likewise; inf: it knows none.
     """
-    made = History(ttl, tuple(events))
+    made = History(ttl, session, tuple(events))
+    dates = {event.token: event.served for event in made.events if event.kind == "dated"}
     open_: dict[tuple[int, int], Hold] = {}
     for event in made.events:
         if event.kind == "ask":
@@ -132,7 +137,7 @@ def history(events: Iterable[Event], ttl: float) -> History:
             open_[event.pid, event.hold] = hold
             made.holds.append(hold)
         elif event.hold:
-            _add(open_[event.pid, event.hold], event)
+            _add(open_[event.pid, event.hold], event, dates)
     made.kills = {event.pid: event.at for event in made.events if event.kind == "kill"}
     made.cuts = [Span(event.pid, event.at, event.at) for event in made.events if event.kind == "cut"]
     made.stops = _spans(made.events, "stop", "cont")
@@ -141,11 +146,13 @@ def history(events: Iterable[Event], ttl: float) -> History:
     return made
 
 
-def _add(hold: Hold, event: Event) -> None:
+def _add(hold: Hold, event: Event, dates: Mapping[int, float]) -> None:
     if event.kind == "claim":
         hold.claim = event.claim
     elif event.kind == "granted":
         hold.granted, hold.token, hold.claim = event.at, event.token, event.claim
+        # A token of Redis is the server's time in microseconds (rule 12).
+        hold.served = dates.get(event.token, event.token / 1_000_000)
     elif event.kind == "releasing":
         hold.releasing = event.at
     elif event.kind in ("released", "busy", "unavailable"):

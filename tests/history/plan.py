@@ -42,16 +42,19 @@ class Plan:
     """One round."""
 
     seed: str
+    #: Where the locks live: ``redis`` or ``zookeeper``.
+    store: str
     #: Lease TTL, seconds.
     ttl: float
     clients: int
+    #: What of the store survives its death; ZooKeeper keeps all it answered.
     persistence: str
     #: Seconds during which locks are taken.
     seconds: float
     blows: tuple[Blow, ...]
 
 
-def plan(seed: str, *, seconds: float = 6.0, blows: int | None = None) -> Plan:
+def plan(seed: str, *, store: str = "redis", seconds: float = 6.0, blows: int | None = None) -> Plan:
     """Make up a round."""
     chance = random.Random(seed)
     ttl = round(chance.uniform(1.5, 3.0), 2)
@@ -61,7 +64,8 @@ def plan(seed: str, *, seconds: float = 6.0, blows: int | None = None) -> Plan:
         Blow(round(at, 2), kind, round(_lasting(kind, ttl, chance), 2), chance.randrange(60))
         for at, kind in zip(times, kinds, strict=True)
     )
-    return Plan(seed, ttl, chance.randint(4, 6), chance.choice(sorted(PERSISTENCE)), seconds, made)
+    clients, persistence = chance.randint(4, 6), chance.choice(sorted(PERSISTENCE))
+    return Plan(seed, store, ttl, clients, persistence if store == "redis" else "always", seconds, made)
 
 
 def _lasting(kind: str, ttl: float, chance: random.Random) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -10,15 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import redis
-
+from tests.history.arena import Arena, arena
 from tests.history.checker import Violation, check
-from tests.history.client import LOCKS, Stage, newcomer
+from tests.history.client import Stage, newcomer
 from tests.history.crew import OPTIONS, WORKERS, Crew
 from tests.history.event import Event
-from tests.history.plan import PERSISTENCE, Plan
+from tests.history.peek import Away
+from tests.history.plan import Plan
 from tests.support.fleet import eventually, fleet
-from tests.support.server import RedisServer
 
 #: Seconds between two looks at who stands in line.
 LOOK_EVERY = 0.02
@@ -43,34 +43,35 @@ class Outcome:
 
 def play(plan: Plan, binary: str, folder: Path) -> Outcome:
     """Play a round; ledger and logs stay in the folder."""
-    server = RedisServer(binary, *PERSISTENCE[plan.persistence])
-    stage = Stage(folder, server.url, plan.ttl)
-    admin = redis.Redis.from_url(server.url, socket_timeout=0.25, retry=None)
-    settings = {"PROBE_BROKER": server.url, "PROBE_LEDGER": str(folder / "tasks"), "PROBE_TTL": str(plan.ttl)}
-    try:
+    with arena(plan, binary) as place:
+        stage = Stage(folder, place.broker, place.store, plan.ttl)
+        settings = {
+            "PROBE_BROKER": place.broker,
+            "PROBE_CONF": json.dumps({"ha_store": place.store}),
+            "PROBE_LEDGER": str(folder / "tasks"),
+            "PROBE_TTL": str(plan.ttl),
+        }
         with fleet(folder, **settings) as workers:
-            crew = Crew(stage, server, workers, admin, plan.seed)
+            crew = Crew(stage, place, workers, plan.seed)
             try:
                 workers.start_many(WORKERS, *OPTIONS)
                 for _ in range(plan.clients):
                     crew.hire()
-                _Script(plan, stage, crew, admin).play()
+                _Script(plan, stage, crew, place).play()
             finally:
                 crew.close()
-    finally:
-        admin.close()
-        server.close()
+        session = place.session
     events = stage.ledger.events()
     granted = sum(event.kind == "granted" for event in events)
     lost = sum(event.kind == "released" and not event.yes for event in events)
-    return Outcome(plan, granted, lost, check(events, plan.ttl), events)
+    return Outcome(plan, granted, lost, check(events, plan.ttl, session), events)
 
 
 class _Script:
     """What happens when."""
 
-    def __init__(self, plan: Plan, stage: Stage, crew: Crew, admin: redis.Redis) -> None:
-        self._plan, self._stage, self._crew, self._admin = plan, stage, crew, admin
+    def __init__(self, plan: Plan, stage: Stage, crew: Crew, arena: Arena) -> None:
+        self._plan, self._stage, self._crew, self._arena = plan, stage, crew, arena
         self._ledger = stage.ledger
         self._lines: dict[str, tuple[tuple[int, str], ...]] = {}
         self._owners: dict[str, int] = {}
@@ -87,6 +88,7 @@ class _Script:
             eventually(lambda: not self._left(), within=HANG)
         for key in self._left():
             self._ledger.note("left", lock=key)
+        self._date()
 
     def _strike_all(self) -> None:
         began = time.monotonic()
@@ -107,21 +109,24 @@ class _Script:
 
     def _look(self) -> None:
         """Note who stands in line, if it has changed."""
-        pipe = self._admin.pipeline(transaction=True)
-        for name in LOCKS:
-            pipe.lrange(f"_ha:line:{name}", 0, -1)
         try:
-            lines = dict(zip(LOCKS, pipe.execute(), strict=True))
-            entries = {name: [_fields(entry) for entry in line] for name, line in lines.items()}
+            entries = self._arena.lines()
             if any(lease not in self._owners for line in entries.values() for lease, _ in line):
-                self._owners.update(self._crew.owners())
-        except (redis.RedisError, OSError):
+                self._owners.update(self._arena.owners())
+        except Away:
             return
         for name, line in entries.items():
             seen = tuple((self._owners.get(lease, 0), claim) for lease, claim in line)
             if seen != self._lines.get(name, ()):
                 self._lines[name] = seen
                 self._ledger.note("line", lock=name, line=seen)
+
+    def _date(self) -> None:
+        """Note when the server gave what was granted, where a token does not tell."""
+        dates = self._arena.dates()
+        tokens = {event.token for event in self._ledger.events() if event.kind == "granted"}
+        for token in sorted(tokens) if dates else ():
+            self._ledger.note("dated", token=token, served=dates[token])
 
     def _idle(self) -> bool:
         idle = {event.pid for event in self._ledger.events() if event.kind == "idle"}
@@ -143,18 +148,7 @@ class _Script:
             time.sleep(LOOK_EVERY)
 
     def _left(self) -> list[str]:
-        patterns = ("_ha:lock:*", "_ha:line:*", "_ha:held:*", "_ha:claims:*")
         try:
-            return sorted(key.decode() for pattern in patterns for key in self._admin.scan_iter(pattern))
-        except redis.RedisError as error:
+            return self._arena.left()
+        except Away as error:
             return [f"(the server did not say: {error})"]
-
-
-def _fields(entry: bytes) -> tuple[str, str]:
-    """Lease and claim of a caller in line; the form of an entry is told in ``line.lua``."""
-    parts: list[str] = []
-    while entry:
-        length, _, rest = entry.partition(b":")
-        parts.append(rest[: int(length)].decode())
-        entry = rest[int(length) :]
-    return parts[1], parts[2]

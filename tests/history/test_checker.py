@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from math import inf
 
 import pytest
 
@@ -37,10 +39,10 @@ def holding(
     ]
 
 
-def rules(*parts: Iterable[Event]) -> set[str]:
+def rules(*parts: Iterable[Event], session: float = inf) -> set[str]:
     """Which rules a history breaks; its parts are put in the order of their times."""
     events = sorted((event for part in parts for event in part), key=lambda event: event.at)
-    return {violation.rule for violation in check(events, TTL)}
+    return {violation.rule for violation in check(events, TTL, session)}
 
 
 def test_holds_one_after_the_other_break_nothing():
@@ -121,6 +123,25 @@ def test_loss_without_a_cause_is_found(blows: list[Event], broken: set[str]):
     assert rules(holding(1, since=10, until=13.1, told=True), blows) == broken
 
 
+def test_silence_that_a_session_does_not_outlive_is_a_cause_and_a_restart_is_none():
+    lost = holding(1, since=10, until=13.1, told=True)
+    short, restart = stopped(10.1, 10.8), [at(10.2, "down"), at(11.9, "up")]
+    assert rules(lost, short) == {"false death"}
+    assert rules(lost, short, session=1.0) == set()
+    assert rules(lost, stopped(10.1, 10.3), session=1.0) == {"false death"}
+    assert rules(lost, restart, session=1.0) == {"false death"}
+
+
+def test_token_that_tells_no_time_was_given_when_the_server_says():
+    first, second = holding(1, since=10, until=11, max_hold=0.9, wait=5.0), holding(2, since=10.95, until=12)
+    numbers = [replace(event, token=number) for number, hold in ((7, first), (8, second)) for event in hold[1:2]]
+    parts = [first[0], *first[2:], second[0], *second[2:], *numbers]
+    dates = [at(20, "dated", token=7, served=10.0), at(20, "dated", token=8, served=10.95)]
+    assert rules(parts, dates) == {"untold loss"}
+    late = [replace(dates[0], served=10.5), replace(dates[1], served=11.01)]
+    assert rules(parts, late) == {"two holders"}
+
+
 def test_max_hold_is_a_cause_once_it_is_over():
     assert rules(holding(1, since=10, until=11, told=True, max_hold=0.5)) == set()
     assert rules(holding(1, since=10, until=11, told=True, max_hold=5.0)) == {"false death"}
@@ -189,6 +210,13 @@ def test_who_asks_later_and_is_served_before_the_line_is_found():
     first, second = holding(2, since=12, until=13, asked=10.1), holding(3, since=11, until=11.5, asked=10.6)
     assert rules([in_line(10.5, 2)], first, second) == {"out of order"}
     assert rules([in_line(10.7, 2)], first, second) == set(), "who of the two came first is not known"
+
+
+def test_place_in_line_goes_with_its_session_when_the_server_stalls():
+    first, second = holding(2, since=13, until=13.5, asked=10.1), holding(3, since=12.1, until=13, asked=10.2)
+    stall = [at(10.6, "stall"), at(11.9, "unstall")]
+    assert rules([in_line(10.5, 2, 3)], first, second, stall) == {"out of order"}
+    assert rules([in_line(10.5, 2, 3)], first, second, stall, session=1.0) == set()
 
 
 def test_who_is_overtaken_and_then_gives_up_is_found(overtaken):

@@ -40,11 +40,20 @@ def test_names_of_different_locks_differ():
 def test_slot_granted_by_the_last_write_has_its_number_as_token():
     lock = Lock("x", "m", 2, {0: A, 1: Held(Holder("b", "b.1", "u"), 1.0, 9.0)})
 
-    read = load_lock(dump_lock(lock), written=77)
+    read = load_lock(dump_lock(lock), written=77, date=0)
 
     assert read.slots[0] == A
     assert read.slots[1].token == 77
-    assert load_lock(dump_lock(read), written=99) == read, "later writes change no token"
+    assert load_lock(dump_lock(read), written=99, date=0) == read, "later writes change no token"
+
+
+def test_max_hold_counts_from_the_write_that_granted_it_however_late_that_was():
+    after = view(now=(10.0, 10.5)).granted(0, Waiter(Holder("a", "a.1", "t"), 1.0, max_hold=0.5))
+
+    read = load_lock(dump_lock(after), written=77, date=12_000)
+
+    assert read.slots[0].until == pytest.approx(12.501)
+    assert load_lock(dump_lock(read), written=99, date=13_000) == read, "later writes change no end"
 
 
 @pytest.mark.parametrize(
@@ -52,14 +61,14 @@ def test_slot_granted_by_the_last_write_has_its_number_as_token():
 )
 def test_what_is_no_record_of_ours_is_refused(record):
     with pytest.raises(StoreError):
-        load_lock(record, 1)
+        load_lock(record, 1, 0)
     with pytest.raises(StoreError):
         load_node("a", record, 1)
 
 
 def test_record_of_a_later_version_is_refused():
     with pytest.raises(SchemaError, match="upgrade"):
-        load_lock(b'{"schema":2}', 1)
+        load_lock(b'{"schema":2}', 1, 0)
 
 
 def view(*held, now=(10.0, 10.5), line=()):

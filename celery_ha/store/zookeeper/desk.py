@@ -45,7 +45,7 @@ class Desk:
             return None
         data, stat = found
         line = [name for name in under or () if name.startswith(IN_LINE)]
-        return View(load_lock(data, stat.mzxid), stat.version, now, tuple(sorted(line, key=_number)))
+        return View(load_lock(data, stat.mzxid, stat.mtime), stat.version, now, tuple(sorted(line, key=_number)))
 
     def grant(self, view: View, slot: Slot, waiter: Waiter, limit: int) -> int:
         """Give a slot to somebody; returns the token."""

@@ -77,7 +77,10 @@ class ZooKeeperLocks(LockStore):
         while True:
             answer = self._link.persist(lambda: self._ask(name, waiter, limit, join=wait > 0))
             if answer.place:
-                return self._stand_in_line(name, waiter, answer, deadline)
+                grant = self._stand_in_line(name, waiter, answer, deadline)
+                if grant is not None:
+                    return grant
+                continue
             left = deadline - monotonic()
             if answer.grant.token is not None or answer.over or left <= 0:
                 return answer.grant
@@ -150,10 +153,14 @@ class ZooKeeperLocks(LockStore):
             return _Answer(Grant(None))
         return _Answer(Grant(self._desk.grant(view, slot, waiter, limit)))
 
-    def _stand_in_line(self, name: str, waiter: Waiter, answer: _Answer, deadline: float) -> Grant:
+    def _stand_in_line(self, name: str, waiter: Waiter, answer: _Answer, deadline: float) -> Grant | None:
         """Wait until our place in line is gone, at most until the deadline; what comes at the last moment counts.
 
         A line passes over those whose lease is not open any more, so they need not wait.
+
+        Returns:
+            None: the place is gone and we hold nothing, so somebody who has time left must ask anew. It went
+            with its session, or was served while this process stood still for longer than its ``max_hold``.
         """
         bell = threading.Event()
         place: object = answer.place
@@ -173,7 +180,9 @@ class ZooKeeperLocks(LockStore):
                 with suppress(HAError, Conflict):
                     self._link.commit(Delete(answer.place))
         found = self._desk.found(self._desk.read(name), waiter)
-        return answer.grant if found is None else Grant(found.token)
+        if found is not None:
+            return Grant(found.token)
+        return None if place is None and lease is not None and monotonic() < deadline else answer.grant
 
     def _remember(self, claim: str) -> None:
         (stat,) = self._link.ask(exists(self._paths.end(claim)))

@@ -24,6 +24,13 @@ class Held:
     until: float | None = None
     #: 0: this write grants it; the transaction's own number is the token.
     token: int = 0
+    #: ``max_hold`` of a grant that is not written yet: it counts from the transaction's own date.
+    lasting: float | None = None
+
+    @property
+    def ends(self) -> bool:
+        """It becomes free by itself."""
+        return self.until is not None or self.lasting is not None
 
 
 @dataclass(frozen=True)
@@ -111,12 +118,13 @@ def dump_lock(lock: Lock) -> bytes:
     return _dump(asdict(lock))
 
 
-def load_lock(record: bytes, written: int) -> Lock:
+def load_lock(record: bytes, written: int, date: int) -> Lock:
     """Read the record of a lock.
 
     Args:
         record: the data.
         written: number of the transaction that wrote it: the token of the slot that it granted.
+        date: of that transaction, in milliseconds of the server's clock.
 
     Raises:
         SchemaError: written by a version we do not know.
@@ -124,7 +132,7 @@ def load_lock(record: bytes, written: int) -> Lock:
     """
     fields = _load(record)
     try:
-        slots = {int(slot): _held(held, written) for slot, held in fields["slots"].items()}
+        slots = {int(slot): _held(held, written, date) for slot, held in fields["slots"].items()}
         return Lock(str(fields["name"]), str(fields["mark"]), int(fields["limit"]), slots)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _unusable(record) from error
@@ -158,9 +166,12 @@ def load_firing(record: bytes) -> Firing:
         raise _unusable(record) from error
 
 
-def _held(fields: Mapping[str, Any], written: int) -> Held:
-    holder = Holder(**fields["holder"])
-    return Held(holder, float(fields["inherit"]), fields["until"], int(fields["token"]) or written)
+def _held(fields: Mapping[str, Any], written: int, date: int) -> Held:
+    holder, until, lasting = Holder(**fields["holder"]), fields["until"], fields["lasting"]
+    if lasting is not None:
+        # Dates are cut to a millisecond: rather held too long than freed too early.
+        until = (date + 1) / _MILLI + float(lasting)
+    return Held(holder, float(fields["inherit"]), until, int(fields["token"]) or written)
 
 
 def _node(fields: Mapping[str, Any]) -> Node:

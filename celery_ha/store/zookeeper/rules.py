@@ -67,8 +67,7 @@ class View:
 
     def granted(self, slot: Slot, waiter: Waiter) -> Lock:
         """The lock after a grant. One write grants one slot: its own number becomes the token."""
-        until = None if waiter.max_hold is None else self.now[1] + waiter.max_hold
-        return self.lock.with_slot(slot, Held(waiter.holder, waiter.inherit, until))
+        return self.lock.with_slot(slot, Held(waiter.holder, waiter.inherit, lasting=waiter.max_hold))
 
     def entrusted(self, slot: Slot, task: str) -> Lock:
         """The lock after a slot became ownerless, to be kept for a task (rule 8)."""
@@ -129,5 +128,5 @@ def _entries(paths: Paths, name: str, slot: Slot, held: Held) -> Iterator[str]:
     key = lock_key(name)
     if held.holder.lease:
         yield f"{paths.hand(held.holder.lease)}/{Entry(held.holder.claim, slot, key)}"
-    if held.until is not None:
+    if held.ends:
         yield f"{paths.at('due')}/{Entry(held.holder.task, slot, key)}"
