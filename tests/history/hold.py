@@ -106,12 +106,14 @@ class History:
         return at
 
     def line_forgotten(self, hold: Hold) -> bool:
-        """Whether the server lost its memory, or its session, while it stood in line: then it had to begin anew."""
+        """Whether the server lost its memory, its session or its turn, while it stood in line: it had to begin anew."""
         until = hold.served if hold.was_granted else hold.ended
         lost = [down for down in self.downs if not down.kept]
         # Time passes for a server that stalls: the sessions of all may be over when it goes on.
         silent = [span for span in (*self.stops, *self.stalls) if span.pid in (0, hold.pid)]
-        lost += [span for span in silent if span.until - span.since >= SHORT * self.session]
+        # Its turn may have come and, by ``max_hold``, passed before it could hear of it.
+        patience = min(SHORT * self.session, hold.max_hold or inf)
+        lost += [span for span in silent if span.until - span.since >= patience]
         return any(span.since <= until and hold.asked <= span.until for span in lost)
 
     def forgotten(self, hold: Hold) -> bool:

@@ -219,6 +219,14 @@ def test_place_in_line_goes_with_its_session_when_the_server_stalls():
     assert rules([in_line(10.5, 2, 3)], first, second, stall, session=1.0) == set()
 
 
+def test_turn_that_came_and_passed_while_its_process_was_stopped_is_over():
+    first, second = holding(2, since=13, until=13.2, asked=10.1, max_hold=0.3), holding(3, since=12, until=12.9)
+    frozen = [at(10.6, "stop", 2), at(12.5, "cont", 2)]
+    line = in_line(10.5, 2, 3)
+    assert rules([line], first, second) == {"out of order"}
+    assert rules([line], first, second, frozen) == set()
+
+
 def test_who_is_overtaken_and_then_gives_up_is_found(overtaken):
     assert overtaken("busy", 14.0) == {"out of order"}
 
