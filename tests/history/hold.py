@@ -114,6 +114,8 @@ class History:
         # Its turn may have come and, by ``max_hold``, passed before it could hear of it.
         patience = min(SHORT * self.session, hold.max_hold or inf)
         lost += [span for span in silent if span.until - span.since >= patience]
+        # Who says nothing for so long is passed over.
+        lost += [stop for stop in self.stops if stop.pid == hold.pid and stop.until - stop.since >= self.ttl]
         return any(span.since <= until and hold.asked <= span.until for span in lost)
 
     def forgotten(self, hold: Hold) -> bool:

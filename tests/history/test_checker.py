@@ -219,6 +219,13 @@ def test_place_in_line_goes_with_its_session_when_the_server_stalls():
     assert rules([in_line(10.5, 2, 3)], first, second, stall, session=1.0) == set()
 
 
+def test_who_was_silent_in_line_for_a_ttl_may_be_passed_over():
+    first, second = holding(2, since=14, until=14.2, asked=10.1), holding(3, since=12, until=12.9)
+    line = in_line(10.5, 2, 3)
+    assert rules([line], first, second, [at(10.6, "stop", 2), at(12.5, "cont", 2)]) == {"out of order"}
+    assert rules([line], first, second, [at(10.6, "stop", 2), at(12.7, "cont", 2)]) == set()
+
+
 def test_turn_that_came_and_passed_while_its_process_was_stopped_is_over():
     first, second = holding(2, since=13, until=13.2, asked=10.1, max_hold=0.3), holding(3, since=12, until=12.9)
     frozen = [at(10.6, "stop", 2), at(12.5, "cont", 2)]
