@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from math import inf
 
 from celery_ha.model import Grant, Holder, Look, Node, Parked, Recovered, Renewal, Reservation, Verdict
+from celery_ha.store.survey import Survey
 
 
 class LeaseStore(ABC):
@@ -265,7 +266,10 @@ class Uniques(ABC):
 
 
 class Store(ABC):
-    """One store, four ports."""
+    """One store, four ports, and what it can tell people."""
+
+    #: None: this store cannot say.
+    survey: Survey | None = None
 
     leases: LeaseStore
     court: Court

@@ -14,6 +14,7 @@ from celery_ha.store.redis.link import Link
 from celery_ha.store.redis.locks import RedisLocks
 from celery_ha.store.redis.pool import LinkPool
 from celery_ha.store.redis.replicas import Replicas
+from celery_ha.store.redis.survey import RedisSurvey
 from celery_ha.store.redis.uniques import RedisUniques
 from celery_ha.store.redis.url import dial_client, dial_url
 
@@ -70,6 +71,7 @@ class RedisStore(Store):
         self.court = RedisCourt(self._a, self._b, confirm)
         self.locks = RedisLocks(self.pool, confirm, prefix, timeout)
         self.uniques = RedisUniques(self.pool)
+        self.survey = RedisSurvey(self.pool, prefix)
 
     def close(self) -> None:
         """Drop the connections of this process."""
