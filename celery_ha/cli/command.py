@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import update_wrapper
 from typing import Any
@@ -37,6 +37,15 @@ def answering(function: Callable[..., Answer]) -> Callable[..., None]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(update_wrapper(run, function))
 
 
+class ListFirst(click.Group):
+    """A group whose command is ``list`` unless another one is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Completion asks for the names of the commands, so it must not be led past them.
+        named = bool(args) and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if named or ctx.resilient_parsing else ["list", *args])
+
+
 def sure(question: str, *, yes: bool) -> None:
     """Ask before something that cannot be undone; on standard error, so that JSON stays JSON.
 
@@ -47,7 +56,7 @@ def sure(question: str, *, yes: bool) -> None:
         click.confirm(question, abort=True, err=True)
 
 
-def no_such(what: str, wanted: str, there: object) -> click.ClickException:
+def no_such(what: str, wanted: str, there: Iterable[str] = ()) -> click.ClickException:
     """The error for a name that does not exist, with those that do."""
-    names = ", ".join(sorted(there)) if isinstance(there, (list, tuple, set, frozenset, dict)) else ""
+    names = ", ".join(sorted(there))
     return click.ClickException(f"there is no {what} {wanted!r}" + (f"; there are: {names}" if names else ""))

@@ -8,7 +8,7 @@ import click
 
 from celery_ha import envelope
 from celery_ha.brokers.dead import DeadLetter
-from celery_ha.cli.command import answering, no_such, sure
+from celery_ha.cli.command import ListFirst, answering, no_such, sure
 from celery_ha.cli.show import Answer, Table, moment
 from celery_ha.inspect.desk import Desk
 
@@ -16,9 +16,9 @@ from celery_ha.inspect.desk import Desk
 SHOWN = ("argsrepr", "kwargsrepr", "eta", "expires", "retries", "group", "root_id", "parent_id", "origin")
 
 
-@click.group()
-def dead() -> None:
-    """List, show, retry or drop dead letters."""
+@click.group(cls=ListFirst)
+def dead(**_preload: object) -> None:
+    """List dead letters; show, retry or drop them."""
 
 
 @dead.command("list")
@@ -92,5 +92,5 @@ def _chosen(desk: Desk, id_: str | None, *, every: bool) -> list[DeadLetter]:
 def _found(desk: Desk, id_: str) -> DeadLetter:
     letter = desk.dead.find(id_)
     if letter is None:
-        raise no_such("dead letter", id_, ())
+        raise no_such("dead letter", id_)
     return letter

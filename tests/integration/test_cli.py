@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,13 +13,15 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.bin.base import CLIContext
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from celery_ha import HA
 from celery_ha.cli import ha
 from tests.support.fleet import ROOT, eventually
-from tests.support.scene import Scene
+from tests.support.scene import PROBE, Scene, wait_exit
 from tests.support.server import free_port
+from tests.support.zookeeper import ZooKeeper
 
 #: A lease TTL that no stall of a busy machine outlasts.
 TTL = 8.0
@@ -164,3 +167,144 @@ def test_a_setting_that_cannot_be_used():
     app.conf.ha_lease_tll = 3
     HA(app)
     assert "ha_lease_ttl" in refused(app, "status")
+
+
+def test_ring(duo: Scene):
+    found = ask(duo, "ring", "orders")
+    assert found == ask(duo, "ring")
+    assert found["orders"]["shards"] == 12
+    owned = {node["node"]: set(node["shards"]) for node in found["orders"]["nodes"]}
+    assert owned == {worker.name: set(duo.shards(worker)) for worker in duo.live}
+    # A key goes where the router sends it, and the node that is named there runs it
+    one, _ = duo.live
+    (key,) = duo.keys_on(duo.shards(one), 1)
+    where = ask(duo, "ring", "orders", "--key", f"order.{key}")
+    assert where["node"] == one.name
+    duo.wait_ended(duo.publish("order", [key]))
+    assert [part.node for part in duo.ledger.runs() if part.key == key] == [one.name]
+    # Without a node, what it has moves to the other
+    moved = ask(duo, "ring", "--without", one.name)["moves"]
+    assert {move["shard"] for move in moved} == set(duo.shards(one))
+    assert one.name in run(duo, "ring").stdout
+
+
+def test_bad_ring_questions(duo: Scene):
+    assert "there are: orders" in refused(duo, "ring", "nowhere")
+    assert duo.live[0].name in refused(duo, "ring", "--without", "nobody@nowhere")
+    refused(duo, "ring", "orders", "--key", "k", "--without", "n", code=2)
+
+
+def test_locks_and_their_release(duo: Scene):
+    # Given a task that holds a lock and one that is parked behind it
+    batch = duo.batch()
+    held, parked = batch + "held", batch + "parked"
+    duo.publish("charge", [held], batch, 60)
+    duo.wait_started([held])
+    duo.publish("charge", [parked], batch, 0)
+    name = f"account:{batch}"
+    eventually(lambda: ask(duo, "locks")["lines"], why="parked")
+    found = ask(duo, "locks", "list")
+    (slot,) = found["locks"]
+    assert (slot["name"], slot["slot"], slot["state"], slot["left"]) == (name, 0, "held", None)
+    assert slot["node"] in {worker.name for worker in duo.live}
+    assert slot["since"] == pytest.approx(slot["token"] / 1e6)
+    (waiter,) = found["lines"][name]["first"]
+    assert (found["lines"][name]["waiting"], waiter["parked"], waiter["node"]) == (1, True, None)
+    assert ask(duo, "status")["in_line"] == 1
+    assert name in run(duo, "locks").stdout
+    # When nobody is sure, then nothing happens
+    assert run(duo, "locks", "release", name, typed="n\n").exit_code == 1
+    assert ask(duo, "locks")["locks"] == [slot]
+    # When it is released, then the next has it
+    assert ask(duo, "locks", "release", name, "--yes")["released"] == 1
+    duo.wait_ended([parked])
+    # Who had it is not stopped: it learns of it when it looks, so the test stops it
+    duo.probe.app.control.revoke(slot["task"], terminate=True)
+    notes = [json.loads(note) for note in duo.redis.lrange("_ha:releases", 0, -1)]
+    assert [note["lock"] for note in notes] == [name]
+    eventually(lambda: not ask(duo, "locks")["locks"], why="all free")
+    assert "no held lock" in refused(duo, "locks", "release", name)
+
+
+def test_failovers(duo: Scene):
+    (victim, _), before = duo.live, len(ask(duo, "failovers"))
+    node = duo.node(victim)
+    duo.kill(victim)
+    after = eventually(lambda: (found := ask(duo, "failovers"))[before:] and found, every=0.1, why="a failover")
+    assert (after[0]["node"], after[0]["lease"]) == (victim.name, node.lease)
+    assert after[0]["reason"]
+    assert 0 <= after[0]["took"] < 60
+    assert victim.name in run(duo, "failovers").stdout
+    assert len(ask(duo, "failovers", "--limit", "1")) == 1
+
+
+def test_drain_sends_a_node_home_without_a_failover(duo: Scene):
+    before = ask(duo, "failovers")
+    (leaver,) = duo.start()
+    eventually(lambda: leaver.name in {node["name"] for node in ask(duo, "status")["nodes"]}, why="registered")
+    assert ask(duo, "drain", leaver.name, "--timeout", "20") == {"node": leaver.name, "told": True}
+    wait_exit([leaver])
+    assert leaver.name not in {node["name"] for node in ask(duo, "status")["nodes"]}
+    assert ask(duo, "failovers") == before
+
+
+def test_drain_of_who_is_not_there_or_does_not_answer(duo: Scene):
+    assert "there is no node" in refused(duo, "drain", "nobody@nowhere")
+    frozen = duo.live[0]
+    frozen.send(signal.SIGSTOP)
+    try:
+        assert "did not answer" in refused(duo, "drain", frozen.name, "--timeout", "0.2")
+    finally:
+        frozen.send(signal.SIGCONT)
+    assert frozen.alive
+
+
+def test_check(duo: Scene):
+    found = ask(duo, "check")
+    assert {line["level"] for line in found} == {"ok", "warning"}
+    assert {"level": "ok", "about": "orders", "text": "12 shards"} in found
+    assert any("keeps nothing over a restart" in line["text"] for line in found)
+    duo.redis.config_set("maxmemory", "1gb")
+    duo.redis.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        result = run(duo, "check")
+    finally:
+        duo.redis.config_set("maxmemory-policy", "noeviction")
+        duo.redis.config_set("maxmemory", "0")
+    assert result.exit_code == 1
+    assert "CONFIG SET maxmemory-policy noeviction" in result.stdout
+    assert "1 error" in result.stdout
+
+
+def test_a_store_that_cannot_tell_says_so(duo: Scene, zookeeper_server: ZooKeeper):
+    app = Celery("elsewhere", broker=duo.server.url, set_as_current=False)
+    app.conf.ha_store = zookeeper_server.url
+    HA(app)
+    assert "cannot tell" in refused(app, "locks")
+    assert "the store cannot say" in run(app, "status").stdout
+    assert run(app, "check").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"), [(("-A", PROBE, "ha", "status"), 0, "leader:"), (("ha", "status"), 1, "has no HA")]
+)
+def test_celery_knows_the_command(duo: Scene, arguments: tuple[str, ...], code: int, says: str):
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **duo.fleet.environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert says in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_and_completion_name_every_command(duo: Scene):
+    said = run(duo, "--help").stdout
+    assert all(name in said for name in ("status", "ring", "locks", "dead", "failovers", "drain", "check"))
+    offered = ShellComplete(ha, {}, "ha", "_HA_COMPLETE").get_completions(["dead"], "")
+    assert {"list", "show", "retry", "drop"} <= {item.value for item in offered}

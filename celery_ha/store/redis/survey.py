@@ -9,11 +9,11 @@ from contextlib import suppress
 
 from celery_ha.errors import StoreError
 from celery_ha.model import SCHEMA, Failover, HeldLock, Holder, Waiter
-from celery_ha.store.survey import Survey
 from celery_ha.store.redis.court import HISTORY_LIMIT, HISTORY_TTL
 from celery_ha.store.redis.link import Link
 from celery_ha.store.redis.pool import LinkPool
 from celery_ha.store.redis.records import load_failover
+from celery_ha.store.survey import Survey
 
 #: Keys looked at by one step of a scan.
 STEP = 1_000
