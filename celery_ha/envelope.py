@@ -8,6 +8,7 @@ through byte for byte.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 #: Header with the number of earlier attempts that had started.
@@ -31,6 +32,20 @@ def deliveries(payload: bytes) -> int:
     """How many earlier attempts at this message had started; 0 if it does not say."""
     envelope = _parse(payload)
     return 0 if envelope is None else _count(envelope["headers"])
+
+
+def headers(payload: bytes) -> Mapping[str, Any]:
+    """The headers of a message; none if they cannot be read."""
+    envelope = _parse(payload)
+    return {} if envelope is None else envelope["headers"]
+
+
+def afresh(payload: bytes) -> bytes:
+    """The payload to put back for a new beginning: no earlier attempt counts; nothing else changes."""
+    envelope = _parse(payload)
+    if envelope is None or envelope["headers"].pop(DELIVERIES, None) is None:
+        return payload
+    return json.dumps(envelope).encode()
 
 
 def redelivered(payload: bytes, *, started: bool) -> bytes:

@@ -260,3 +260,37 @@ class Recovered:
     restarted: int = 0
     locks: int = 0
     queues: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failover:
+    """A finished recovery, as the history has it."""
+
+    fenced: FencedLease
+    recovered: Recovered
+    #: When it was finished, by the store's clock; None: written by a version that did not say.
+    done: float | None
+
+
+@dataclass(frozen=True)
+class HeldLock:
+    """One slot of a lock that is not free."""
+
+    name: str
+    slot: int
+    #: Who has it; without a lease while it is in trust for the task (rule 8).
+    holder: Holder
+    token: int
+    #: Seconds until it is free by itself, by ``max_hold`` or at the end of the trust; None: never.
+    left: float | None
+
+
+@dataclass(frozen=True)
+class Waiter:
+    """Somebody in line for a lock."""
+
+    task: str
+    #: The lease of a caller that waits in its slot; empty for a parked message.
+    lease: str = ""
+    #: The queue that a parked message goes back to, with the broker's key prefix; empty for a caller.
+    queue: str = ""

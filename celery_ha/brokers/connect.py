@@ -6,13 +6,14 @@ import logging
 from typing import Any
 
 import redis as redis_py
+from kombu.exceptions import OperationalError
 from kombu.transport import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from celery_ha.brokers.layout import Layout
 from celery_ha.brokers.redis import RedisBroker
-from celery_ha.errors import ConfigError
+from celery_ha.errors import ConfigError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,17 @@ class BrokerAccess:
         self._connection.ensure_connection(
             complain, conf.broker_connection_max_retries, interval_start=1, interval_step=1, interval_max=10
         )
+
+    def once(self) -> None:
+        """Connect now, or say that it cannot be done: for somebody who sits and waits for an answer.
+
+        Raises:
+            StoreUnavailable: the broker does not answer.
+        """
+        try:
+            self._connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+        except OperationalError as exc:
+            raise StoreUnavailable(f"the broker {self.url} could not be reached: {exc}") from exc
 
     @property
     def key_prefix(self) -> str:

@@ -151,7 +151,7 @@ class RedisBroker(Broker):
 
     def in_flight(self, lease: str) -> list[Claim]:
         records = self._reached(lambda: self.client.hgetall(self.layout.flight(lease)))
-        claims = [_claim(_text(claim), record) for claim, record in records.items()]
+        claims = [read_claim(_text(claim), record) for claim, record in records.items()]
         return sorted(claims, key=lambda claim: claim.number)
 
     def requeue(self, claims: Iterable[tuple[Claim, bytes]]) -> int:
@@ -174,7 +174,7 @@ class RedisBroker(Broker):
         return int(self._reached(lambda: self.client.zscore(key, queue)))
 
 
-def _claim(claim: str, record: bytes) -> Claim:
+def read_claim(claim: str, record: bytes) -> Claim:
     """Read a frozen record: see ``_record.lua``."""
     head, _, rest = record.partition(b" ")
     length, _, rest = rest.partition(b" ")

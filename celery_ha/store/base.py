@@ -26,6 +26,7 @@ from celery_ha.model import (
     Term,
     Verdict,
 )
+from celery_ha.store.survey import Survey
 
 
 class LeaseStore(ABC):
@@ -328,7 +329,10 @@ class Firings(ABC):
 
 
 class Store(ABC):
-    """One store, four ports."""
+    """One store, four ports, and what it can tell people."""
+
+    #: None: this store cannot say.
+    survey: Survey | None = None
 
     leases: LeaseStore
     court: Court

@@ -19,10 +19,19 @@ def owned_shards(me: str, queues: Mapping[str, int], nodes: Iterable[Node]) -> f
         queues: shards by sharded queue, of the queues that ``me`` consumes.
         nodes: the registered nodes; one of weight 0 drains and owns nothing.
     """
-    newest = {node.name: node for node in sorted(nodes, key=lambda node: (node.opened, node.lease))}
+    newest = youngest(nodes)
     mine: set[str] = set()
     for queue, count in queues.items():
-        members = [Member(n.name, n.weight) for n in newest.values() if queue in n.queues and n.weight > 0]
-        owners = assign(shard_names(queue, count), members)
+        owners = assign(shard_names(queue, count), members(queue, newest))
         mine.update(shard for shard, owner in owners.items() if owner == me)
     return frozenset(mine)
+
+
+def youngest(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """One node of each name, the youngest."""
+    return tuple({node.name: node for node in sorted(nodes, key=lambda node: (node.opened, node.lease))}.values())
+
+
+def members(queue: str, nodes: Iterable[Node]) -> tuple[Member, ...]:
+    """Who takes shards of a queue, of nodes with different names."""
+    return tuple(Member(node.name, node.weight) for node in nodes if queue in node.queues and node.weight > 0)

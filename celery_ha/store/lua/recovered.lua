@@ -13,7 +13,8 @@ local record = redis.call('HGET', key('fenced'), lease)
 if not record or redis.call('EXISTS', key('claims:' .. lease)) == 1 then return 0 end
 redis.call('HDEL', key('fenced'), lease)
 redis.call('SET', key('gone:' .. lease), '1', 'EX', TOMBSTONE_TTL)
-redis.call('LPUSH', key('history'), '{"schema":' .. SCHEMA .. ',"fenced":' .. record .. ',"recovered":' .. result .. '}')
+redis.call('LPUSH', key('history'), '{"schema":' .. SCHEMA .. ',"fenced":' .. record .. ',"recovered":' .. result
+  .. ',"done":' .. string.format('%.6f', micros() / 1000000) .. '}')
 redis.call('LTRIM', key('history'), 0, tonumber(limit) - 1)
 redis.call('EXPIRE', key('history'), ttl)
 return 1

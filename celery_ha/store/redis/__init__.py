@@ -14,6 +14,7 @@ Every write is one Lua script, so it happens wholly or not at all. Keys, after t
 ``wake:<lease>``       a node's bell (list, expires)
 ``gone:<lease>``       tombstone of a recovered or refused lease (expires)
 ``history``            finished recoveries (list, bounded, expires)
+``releases``           locks that people took from their holders (list, bounded, expires)
 ``lock:<name>``        hash: holder, token; expires while in trust
 ``held:<claim>``       set of the locks a claim holds
 ``ended:<claim>``      the end of this claim was told (expires)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from celery_ha.errors import SchemaError, StoreError
-from celery_ha.model import SCHEMA, FencedLease, Firing, Leader, Node, Recovered
+from celery_ha.model import SCHEMA, Failover, FencedLease, Firing, Leader, Node, Recovered
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
@@ -65,6 +65,25 @@ def load_fenced(lease: str, record: bytes) -> FencedLease:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _unusable(record) from error
+
+
+def load_failover(entry: bytes) -> Failover:
+    """Read an entry of the history; raises like :func:`load_node`."""
+    fields = _load(entry)
+    try:
+        moved = fields["recovered"]
+        recovered = Recovered(
+            lease=str(moved["lease"]),
+            requeued=int(moved["requeued"]),
+            restarted=int(moved["restarted"]),
+            locks=int(moved["locks"]),
+            queues={str(queue): int(count) for queue, count in moved["queues"].items()},
+        )
+        done = fields.get("done")
+        fenced = load_fenced(recovered.lease, json.dumps(fields["fenced"]).encode())
+        return Failover(fenced, recovered, None if done is None else float(done))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _unusable(entry) from error
 
 
 def dump_recovered(result: Recovered) -> str:

@@ -16,6 +16,7 @@ from celery_ha.store.redis.locks import RedisLocks
 from celery_ha.store.redis.pool import LinkPool
 from celery_ha.store.redis.replicas import Replicas
 from celery_ha.store.redis.revocations import RedisRevocations
+from celery_ha.store.redis.survey import RedisSurvey
 from celery_ha.store.redis.uniques import RedisUniques
 from celery_ha.store.redis.url import dial_client, dial_url
 
@@ -74,6 +75,7 @@ class RedisStore(Store):
         self.uniques = RedisUniques(self.pool)
         self.revocations = RedisRevocations(self.pool)
         self.firings = RedisFirings(self.pool, confirm, prefix)
+        self.survey = RedisSurvey(self.pool, prefix)
 
     def close(self) -> None:
         """Drop the connections of this process."""

@@ -1,0 +1,93 @@
+"""Where an app's fleet is looked at from outside: it takes no part, opens no lease and judges nobody."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from celery_ha.brokers.census import Census
+from celery_ha.brokers.connect import BrokerAccess
+from celery_ha.brokers.dead import DeadLetters
+from celery_ha.config import Config
+from celery_ha.errors import ConfigError, StoreError
+from celery_ha.inspect.fleet import Backlog, Standing, backlogs, rings, standings, workers
+from celery_ha.keys import shard_names
+from celery_ha.model import Look
+from celery_ha.ring import Ring
+from celery_ha.store.survey import Survey
+
+
+class Desk:
+    """Reads an app's broker and store.
+
+    Args:
+        app: a Celery app with ``HA(app)``.
+
+    Raises:
+        ConfigError: the app has no HA, or a setting that cannot be used.
+        StoreUnavailable: the broker does not answer.
+    """
+
+    def __init__(self, app: Any) -> None:
+        if getattr(app, "ha", None) is None:
+            raise ConfigError(
+                f"the app {app.main or '(none given)'} has no HA: write HA(app), and name the app with -A"
+            )
+        self.app = app
+        self.config: Config = app.ha.config
+        access = BrokerAccess(app)
+        access.once()
+        self.broker_url = access.url
+        broker = access.broker(timeout=self.config.store_timeout, dead_limit=self.config.dead_letters_max)
+        self.census = Census(broker)
+        self.dead = DeadLetters(broker)
+
+    @cached_property
+    def shards(self) -> dict[str, int]:
+        """Shards by sharded queue, as workers consume them: never fewer than there ever were (rule 16)."""
+        ever = self.census.widest()
+        return {queue: max(count, ever.get(queue, 0)) for queue, count in self.config.queues.items()}
+
+    @cached_property
+    def look(self) -> Look:
+        """The store, as it was at the first question."""
+        look: Look = self.app.ha.store.court.look()
+        return look
+
+    @property
+    def survey(self) -> Survey:
+        """What the store can tell.
+
+        Raises:
+            StoreError: it cannot.
+        """
+        survey: Survey | None = self.app.ha.store.survey
+        if survey is None:
+            raise StoreError(f"the store ({self.app.ha.store_url}) cannot tell that; only Redis can so far")
+        return survey
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is a :attr:`survey`."""
+        return self.app.ha.store.survey is not None
+
+    def rings(self) -> dict[str, Ring]:
+        """Who owns which shard, by sharded queue."""
+        return dict(rings(self.look, self.shards))
+
+    def standings(self) -> tuple[Standing, ...]:
+        """How each node stands."""
+        leases = [*self.look.nodes, *(fenced.node.lease for fenced in self.look.fenced)]
+        now = self.survey.now() if self.tells else None
+        return standings(self.look, self.rings(), self.census.in_flight(leases), now)
+
+    def backlogs(self) -> tuple[Backlog, ...]:
+        """What waits in each queue that the app or a worker knows."""
+        consumed = {queue for node in workers(self.look) for queue in node.queues}
+        queues = tuple(sorted({self.app.conf.task_default_queue, *self.shards, *consumed}))
+        real = [name for queue in queues for name in (queue, *shard_names(queue, self.shards.get(queue, 0)))]
+        return backlogs(self.census.waiting(real), queues, self.shards)
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self.app.ha.store.close()

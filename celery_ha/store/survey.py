@@ -1,0 +1,50 @@
+"""Port to what a store can tell people."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from celery_ha.model import Failover, HeldLock, Waiter
+
+
+class Survey(ABC):
+    """What people ask about a store. Nothing here takes part in judging; only :meth:`release` writes."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """The store's clock, in seconds since the epoch."""
+
+    @abstractmethod
+    def facts(self) -> Mapping[str, str]:
+        """What the server says of itself, by the names of Redis' ``INFO``, and its ``save`` setting."""
+
+    @abstractmethod
+    def failovers(self, limit: int) -> tuple[Failover, ...]:
+        """The last finished recoveries, the newest first."""
+
+    @abstractmethod
+    def locks(self) -> tuple[HeldLock, ...]:
+        """Every slot that is held or in trust, by name and slot; not of one moment, locks come and go meanwhile."""
+
+    @abstractmethod
+    def lines(self) -> Mapping[str, int]:
+        """How many stand in line, by lock; only locks that somebody waits for."""
+
+    @abstractmethod
+    def line(self, name: str, limit: int) -> tuple[Waiter, ...]:
+        """The first in line for a lock."""
+
+    @abstractmethod
+    def release(self, name: str, tokens: Mapping[int, int], by: str) -> int:
+        """Take a lock from its holders and hand it on, in one step with a note of who did so.
+
+        Args:
+            name: the lock.
+            tokens: token by slot, as they were seen: a slot that changed hands meanwhile is left alone.
+            by: who does it; the last 200 notes are kept for a week after the last.
+
+        Returns:
+            How many slots were freed. Their holders run on until they look: what the lock guards must refuse
+            their tokens.
+        """

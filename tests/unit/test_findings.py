@@ -1,0 +1,97 @@
+"""What ``ha check`` says of which facts."""
+
+from __future__ import annotations
+
+import pytest
+
+from celery_ha.inspect.findings import of_clock, of_fleet, of_server, of_settings, of_shards
+from celery_ha.model import FencedLease, Leader, Look, Node
+
+GOOD = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "maxmemory": "0", "aof_enabled": "1", "save": ""}
+
+
+def look(*nodes: Node, leader: str | None = None, **more: object) -> Look:
+    return Look(
+        0,
+        0,
+        "s",
+        {},
+        {node.lease: node for node in nodes},
+        more.pop("present", frozenset()),
+        leader and Leader(leader, 1),
+        **more,
+    )
+
+
+def node(at: int, *queues: str, weight: int = 2) -> Node:
+    return Node(f"l{at}", f"w{at}", weight, queues or ("orders",), opened=at)
+
+
+def levels(findings) -> list[str]:
+    return [finding.level for finding in findings]
+
+
+def test_a_good_server():
+    assert levels(of_server("broker", GOOD)) == ["ok", "ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "says"),
+    [
+        ({"redis_version": "6.0.16"}, "error", "upgrade"),
+        ({"redis_version": "10.0.1"}, "ok", "10.0.1"),
+        ({"redis_version": ""}, "warning", "version"),
+        ({"maxmemory_policy": "allkeys-lru", "maxmemory": "1"}, "error", "noeviction"),
+        ({"maxmemory_policy": "allkeys-lru"}, "warning", "noeviction"),
+        ({"maxmemory_policy": ""}, "warning", "noeviction"),
+        ({"aof_enabled": "0", "save": "3600 1"}, "warning", "snapshots"),
+        ({"aof_enabled": "0"}, "warning", "nothing over a restart"),
+        ({"aof_enabled": "0", "save": None}, "warning", "does not tell"),
+        ({"cluster_enabled": "1"}, "error", "Cluster"),
+    ],
+)
+def test_a_server_with_one_fault(facts, level, says):
+    facts = {name: value for name, value in {**GOOD, **facts}.items() if value is not None}
+    assert [finding for finding in of_server("broker", facts) if finding.level == level and says in finding.text]
+
+
+@pytest.mark.parametrize(
+    ("skew", "level", "says"), [(0.4, "ok", "0.400"), (3.0, "warning", "behind"), (-3.0, "warning", "ahead")]
+)
+def test_clocks(skew, level, says):
+    found = of_clock("broker", skew)
+    assert (found.level, says in found.text) == (level, True)
+
+
+def test_settings():
+    conf = {"task_acks_late": True, "task_reject_on_worker_lost": True, "worker_prefetch_multiplier": 4}
+    assert levels(of_settings(conf)) == ["ok"]
+    (found,) = of_settings({**conf, "task_acks_late": False})
+    assert found.level == "warning"
+    assert "task_acks_late" in found.text
+
+
+def test_fleets():
+    three = [node(at) for at in (1, 2, 3)]
+    assert levels(of_fleet(look(*three, leader="l1"))) == ["ok"]
+    assert levels(of_fleet(look())) == ["warning"]
+    assert levels(of_fleet(look(node(1), leader="l1"))) == ["warning"]
+    # Who drains, and who only takes locks, is nobody to count on.
+    assert levels(of_fleet(look(*three[:2], node(3, weight=0), Node("t", "1@host", 0), leader="l1"))) == ["warning"]
+    assert levels(of_fleet(look(*three))) == ["ok", "warning"]
+    assert levels(of_fleet(look(*three, leader="gone"))) == ["ok", "warning"]
+    assert levels(of_fleet(look(*three, leader="l1", present=None))) == ["ok", "warning"]
+    assert levels(of_fleet(look(*three, leader="l1", fenced=(FencedLease(node(9), 1, "r", 0),)))) == ["ok", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("here", "ever", "level"),
+    [(12, {"orders": 12}, "ok"), (12, {}, "ok"), (12, {"orders": 24}, "ok"), (24, {"orders": 12}, "error")],
+)
+def test_shards(here, ever, level):
+    assert levels(of_shards({"orders": here}, ever, look(node(1)))) == [level]
+
+
+def test_a_queue_that_nobody_consumes():
+    assert levels(of_shards({"orders": 12}, {"orders": 2}, look(node(1, "celery")))) == ["warning"]
+    assert levels(of_shards({"orders": 12}, {}, look(node(1, weight=0)))) == ["warning"]
