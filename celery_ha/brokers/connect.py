@@ -81,12 +81,17 @@ class BrokerAccess:
             complain, conf.broker_connection_max_retries, interval_start=1, interval_step=1, interval_max=10
         )
 
-    def once(self) -> None:
+    def once(self, timeout: float) -> None:
         """Connect now, or say that it cannot be done: for somebody who sits and waits for an answer.
+
+        Args:
+            timeout: seconds for one attempt to connect, and for one answer; a few are made.
 
         Raises:
             StoreUnavailable: the broker does not answer.
         """
+        limits = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+        self._connection.transport_options.update(limits)
         try:
             self._connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
         except OperationalError as exc:

@@ -36,7 +36,7 @@ class Desk:
         self.app = app
         self.config: Config = app.ha.config
         access = BrokerAccess(app)
-        access.once()
+        access.once(self.config.store_timeout)
         self.broker_url = access.url
         broker = access.broker(timeout=self.config.store_timeout, dead_limit=self.config.dead_letters_max)
         self.census = Census(broker)

@@ -20,7 +20,7 @@ from celery_ha import HA
 from celery_ha.cli import ha
 from tests.support.fleet import ROOT, eventually
 from tests.support.scene import PROBE, Scene, wait_exit
-from tests.support.server import free_port
+from tests.support.server import RedisServer, free_port
 from tests.support.zookeeper import ZooKeeper
 
 #: A lease TTL that no stall of a busy machine outlasts.
@@ -160,6 +160,18 @@ def test_a_broker_that_is_down():
     app = Celery("lonely", broker=f"redis://127.0.0.1:{free_port()}/0", set_as_current=False)
     HA(app)
     assert "could not be reached" in refused(app, "status")
+
+
+def test_a_broker_that_hangs(start_redis: Callable[..., RedisServer]):
+    server = start_redis()
+    app = Celery("patient", broker=server.url, set_as_current=False)
+    app.conf.ha_lease_ttl = 2.0
+    HA(app)
+    server.send(signal.SIGSTOP)
+    try:
+        assert "could not be reached" in refused(app, "status")
+    finally:
+        server.send(signal.SIGCONT)
 
 
 def test_a_setting_that_cannot_be_used():
