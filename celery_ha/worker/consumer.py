@@ -192,6 +192,7 @@ class Consumer(consumer.Consumer):
         if now - wanted:
             self._let_go(frozenset(now - wanted))
         for queue in sorted(wanted - now):
+            self._select(queue)
             self.add_task_queue(queue)
 
     def _let_go(self, queues: frozenset[str]) -> None:
@@ -212,7 +213,15 @@ class Consumer(consumer.Consumer):
         for queue in self._selected_shards() - wanted:
             queues.deselect(queue)
         for queue in sorted(wanted):
-            queues.select_add(queues[queue])
+            self._select(queue)
+
+    def _select(self, queue: str) -> None:
+        """What is selected is consumed again after a reconnect, and let go of when it moves on.
+
+        Celery 5.6 does not select, in ``add_task_queue``, a queue that it knows already.
+        """
+        queues = self.app.amqp.queues
+        queues.select_add(queues[queue])
 
     def _selected_shards(self) -> set[str]:
         return {name for name in self.app.amqp.queues.consume_from if self.node.is_shard(name)}

@@ -117,9 +117,25 @@ def test_killed_worker_whose_name_is_reused_at_once_is_recovered_all_the_same(tr
     assert trio.node(heir).lease != lease
 
     # And its shards are its own, once the others have let go of them
-    def runs_at_home() -> bool:
-        new = trio.publish("order", trio.keys_on(trio.shards(heir), 4), 0.01)
-        trio.settled(new)
-        return {run.node for run in trio.ledger.runs() if run.key in new} == {heir.name}
+    eventually(lambda: runs_of_shards_of(trio, heir) == {heir.name})
 
-    eventually(runs_at_home)
+
+def test_shards_taken_over_from_the_dead_are_handed_to_who_comes_after_it(trio: Scene):
+    # Given survivors that took over the shards of a dead worker
+    victim = trio.live[0]
+    shards = trio.shards(victim)
+    trio.kill(victim)
+    eventually(lambda: not trio.shards(victim) and len(trio.nodes()) == 2, why="fenced")
+    taken = trio.publish("order", trio.keys_on(shards, 12), 0.01)
+    trio.settled(taken)
+    # When a worker of its name comes later
+    heir = trio.fleet.start(*trio.options, name=victim.name)
+    # Then the survivors let go of what they had taken over
+    eventually(lambda: runs_of_shards_of(trio, heir) == {heir.name})
+
+
+def runs_of_shards_of(scene: Scene, worker: Worker) -> set[str]:
+    """Who runs tasks that are published now on a worker's shards."""
+    new = scene.publish("order", scene.keys_on(scene.shards(worker), 12), 0.01)
+    scene.settled(new)
+    return {run.node for run in scene.ledger.runs() if run.key in new}
