@@ -151,7 +151,9 @@ def load_waiter(record: bytes) -> Waiter:
     """Read the record of a caller that waits; raises like :func:`load_node`."""
     fields = _load(record)
     try:
-        return Waiter(Holder(**fields["holder"]), float(fields["inherit"]), fields["max_hold"], str(fields.get("ask", "")))
+        return Waiter(
+            Holder(**fields["holder"]), float(fields["inherit"]), fields["max_hold"], str(fields.get("ask", ""))
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise _unusable(record) from error
 
@@ -175,7 +177,9 @@ def _held(fields: Mapping[str, Any], written: int, date: int) -> Held:
     if lasting is not None:
         # Dates are cut to a millisecond: rather held too long than freed too early.
         until = (date + 1) / _MILLI + float(lasting)
-    return Held(holder, float(fields["inherit"]), until, int(fields["token"]) or written, ask=str(fields.get("ask", "")))
+    return Held(
+        holder, float(fields["inherit"]), until, int(fields["token"]) or written, ask=str(fields.get("ask", ""))
+    )
 
 
 def _node(fields: Mapping[str, Any]) -> Node:
