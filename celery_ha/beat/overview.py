@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from celery_ha.beat.seat import OFFICE
@@ -61,6 +61,23 @@ def overview(app: Any) -> Overview:
         entries=tuple(_entry(firing) for _, firing in sorted(there.firings.items())),
         history=tuple(history),
     )
+
+
+def described(found: Overview, limit: int) -> dict[str, Any]:
+    """An overview as values that become JSON.
+
+    Args:
+        limit: how many firings of the history, the last one first.
+    """
+    return {
+        "leader": found.leader,
+        "beats": list(found.beats),
+        "entries": [asdict(entry) for entry in found.entries],
+        "history": [
+            {"at": at, "entry": past.entry, "number": past.number, "due": past.due, "by": past.by}
+            for at, past in found.history[:limit]
+        ],
+    }
 
 
 def _entry(firing: Firing) -> Entry:

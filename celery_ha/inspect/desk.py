@@ -83,7 +83,8 @@ class Desk:
 
     def backlogs(self) -> tuple[Backlog, ...]:
         """What waits in each queue that the app or a worker knows."""
-        consumed = {queue for node in workers(self.look) for queue in node.queues}
+        # A beat names a queue that is none, to be a node.
+        consumed = {queue for node in workers(self.look) for queue in node.queues if not queue.startswith("@")}
         queues = tuple(sorted({self.app.conf.task_default_queue, *self.shards, *consumed}))
         real = [name for queue in queues for name in (queue, *shard_names(queue, self.shards.get(queue, 0)))]
         return backlogs(self.census.waiting(real), queues, self.shards)

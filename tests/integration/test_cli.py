@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from celery.bin.base import CLIContext
 from click.shell_completion import ShellComplete
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from celery_ha import HA
 from celery_ha.cli import ha
+from tests.support.command import ask_ha, run_ha
 from tests.support.fleet import ROOT, eventually
 from tests.support.scene import PROBE, Scene, wait_exit
 from tests.support.server import RedisServer, free_port
@@ -43,15 +43,12 @@ def duo(shared_scene: Scene) -> Scene:
 
 def run(scene: Scene | Celery, *arguments: str, typed: str | None = None) -> Result:
     app = scene if isinstance(scene, Celery) else scene.probe.app
-    context = CLIContext(app=app, no_color=True, workdir=None)
-    return CliRunner().invoke(ha, arguments, obj=context, input=typed)
+    return run_ha(app, *arguments, typed=typed)
 
 
 def ask(scene: Scene, *arguments: str) -> Any:
     """The JSON of a command that ends well; people see something too."""
-    result = run(scene, *arguments, "--json")
-    assert (result.exit_code, result.stderr) == (0, "")
-    return json.loads(result.stdout)
+    return ask_ha(scene.probe.app, *arguments)
 
 
 def refused(scene: Scene | Celery, *arguments: str, code: int = 1) -> str:
@@ -317,6 +314,6 @@ def test_celery_knows_the_command(duo: Scene, arguments: tuple[str, ...], code: 
 
 def test_help_and_completion_name_every_command(duo: Scene):
     said = run(duo, "--help").stdout
-    assert all(name in said for name in ("status", "ring", "locks", "dead", "failovers", "drain", "check"))
+    assert all(name in said for name in ("status", "ring", "locks", "dead", "failovers", "beat", "drain", "check"))
     offered = ShellComplete(ha, {}, "ha", "_HA_COMPLETE").get_completions(["dead"], "")
     assert {"list", "show", "retry", "drop"} <= {item.value for item in offered}
