@@ -184,6 +184,7 @@ def test_ring(duo: Scene):
     assert found["orders"]["shards"] == 12
     owned = {node["node"]: set(node["shards"]) for node in found["orders"]["nodes"]}
     assert owned == {worker.name: set(duo.shards(worker)) for worker in duo.live}
+    assert found["orders"]["waiting"] == {}
     # A key goes where the router sends it, and the node that is named there runs it
     one, _ = duo.live
     (key,) = duo.keys_on(duo.shards(one), 1)
