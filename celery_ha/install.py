@@ -19,6 +19,7 @@ from celery_ha.brokers.redis import RedisBroker
 from celery_ha.config import Config, defaults_for, found, read
 from celery_ha.errors import ConfigError, KeyRefused, StoreUnavailable
 from celery_ha.failover.namesake import make_sure_of
+from celery_ha.flower.install import show_in_flower
 from celery_ha.keys import name_of
 from celery_ha.locks.lock import Lock
 from celery_ha.locks.publish import publishing
@@ -81,6 +82,7 @@ class HA:
         app._get_backend = self._guarded_backend(app._get_backend)  # noqa: SLF001 - the only seam
         # Every way to publish ends here: apply_async, canvas, beat, retry.
         app.send_task = publishing(self, app.send_task)
+        show_in_flower()
 
     @cached_property
     def config(self) -> Config:
@@ -263,6 +265,7 @@ def _finalize(app: Any) -> None:
     ha = getattr(app, "ha", None)
     if isinstance(ha, HA):
         _ = ha.config  # refuses what cannot be used
+        show_in_flower()
 
 
 # Not the on_after_finalize signal: Celery swallows what its receivers raise.

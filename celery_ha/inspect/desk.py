@@ -6,17 +6,23 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
 from celery_ha.brokers.census import Census
 from celery_ha.brokers.connect import BrokerAccess
 from celery_ha.brokers.dead import DeadLetters
 from celery_ha.config import Config
-from celery_ha.errors import ConfigError, StoreError
+from celery_ha.errors import ConfigError, HAError, StoreError
 from celery_ha.inspect.fleet import Backlog, Standing, backlogs, rings, standings, workers
 from celery_ha.keys import shard_names
 from celery_ha.model import Look
 from celery_ha.ring import Ring
 from celery_ha.store.base import Store
 from celery_ha.store.survey import Survey
+
+#: What asking may raise: nobody answered, or the answer or a setting cannot be used.
+UNANSWERED = (HAError, OperationalError, RedisError, OSError)
 
 
 class Desk:
