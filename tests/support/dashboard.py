@@ -44,10 +44,10 @@ class Dashboard:
         self.process.process.terminate()
         self.process.process.wait(30)
 
-    def get(self, path: str, **headers: str) -> tuple[int, str]:
+    def get(self, path: str, **headers: Any) -> tuple[int, str]:
         return self.send("GET", path, **headers)
 
-    def send(self, method: str, path: str, *, login: str = LOGIN, **headers: str) -> tuple[int, str]:
+    def send(self, method: str, path: str, *, login: str = LOGIN, **headers: Any) -> tuple[int, str]:
         """Status and body of an answer."""
         if login:
             headers["Authorization"] = login
