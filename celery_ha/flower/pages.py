@@ -44,20 +44,23 @@ class Asset(BaseHandler, StaticFileHandler):
     """Script and style, behind the login as the rest is."""
 
     @authenticated
-    async def get(self, path: str, include_body: bool = True) -> None:  # noqa: FBT001, FBT002 - tornado's
-        await StaticFileHandler.get(self, path, include_body)
+    def prepare(self) -> None:
+        """Who is not logged in gets no further."""
 
 
 class PageData(BaseHandler):
-    """All that the tab shows. Not of the API, which Flower keeps shut without a login unless it is told."""
+    """``GET /ha/data?limit=50``: all that the tab shows.
+
+    Not of the API, which a Flower without logins keeps shut unless it is told otherwise.
+    """
 
     @authenticated
     async def get(self) -> None:
-        await answer(self, self._page())
+        await answer(self, self._page(limit_of(self)))
 
-    async def _page(self) -> dict[str, Any]:
+    async def _page(self, limit: int) -> dict[str, Any]:
         reader = reader_of(self)
-        found = await reader.ask("page")
+        found = await reader.ask("page", limit)
         state = self.application.events.state
         if isinstance(found["failovers"], list):
             reader.requeued.mark(state, found["failovers"])
@@ -69,10 +72,7 @@ class Noun(BaseApiHandler):
 
     @authenticated
     async def get(self, noun: str) -> None:
-        limit = self.get_argument("limit", LIMIT, type=int)
-        if not 1 <= limit <= MOST:
-            raise HTTPError(400, f"limit is from 1 to {MOST}")
-        await answer(self, reader_of(self).ask(noun, limit))
+        await answer(self, reader_of(self).ask(noun, limit_of(self)))
 
 
 class Letter(BaseApiHandler):
@@ -92,6 +92,18 @@ class Letter(BaseApiHandler):
             )
 
         await answer(self, reader_of(self).act(change), missing=f"there is no dead letter {id_!r}")
+
+
+def limit_of(handler: Any) -> int:
+    """How many the question wants of what may be many.
+
+    Raises:
+        HTTPError: it is no such number.
+    """
+    limit = int(handler.get_argument("limit", LIMIT, type=int))
+    if not 1 <= limit <= MOST:
+        raise HTTPError(400, f"limit is from 1 to {MOST}")
+    return limit
 
 
 def reader_of(handler: Any) -> Reader:

@@ -103,6 +103,11 @@ class Desk:
             [name for queue in self.queues for name in (queue, *shard_names(queue, self.shards.get(queue, 0)))]
         )
 
+    @cached_property
+    def lines(self) -> Mapping[str, int]:
+        """How many stand in line, by lock; raises as :attr:`survey` does."""
+        return self.survey.lines()
+
     def backlogs(self) -> tuple[Backlog, ...]:
         """What waits in each queue that the app or a worker knows."""
         return backlogs(self.waiting, self.queues, self.shards)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from heapq import nsmallest
 from typing import Any
 
 from celery_ha import envelope
@@ -31,7 +32,7 @@ def status(desk: Desk) -> dict[str, Any]:
         "leader": leader,
         "nodes": [asdict(node) for node in nodes],
         "queues": [asdict(queue) for queue in desk.backlogs()],
-        "in_line": sum(desk.survey.lines().values()) if desk.tells else None,
+        "in_line": sum(desk.lines.values()) if desk.tells else None,
         "dead_letters": len(desk.dead),
     }
 
@@ -65,9 +66,9 @@ def locks(desk: Desk, limit: int | None = None) -> dict[str, Any]:
         StoreError: the store cannot tell.
     """
     survey, names = desk.survey, names_of(desk.look)
-    lines, slots = survey.lines(), survey.slots()
-    longest = sorted(lines, key=lambda name: (-lines[name], name))[:limit]
-    chosen = sorted(slots, key=lambda slot: (-lines.get(slot[0], 0), *slot))[:limit] if limit else slots
+    lines, slots = desk.lines, survey.slots()
+    longest = nsmallest(limit or len(lines), lines, key=lambda name: (-lines[name], name))
+    chosen = nsmallest(limit or len(slots), slots, key=lambda slot: (-lines.get(slot[0], 0), *slot))
     return {
         "total": len(slots),
         "locks": [_slot(lock, names) for lock in survey.locks(chosen)],

@@ -24,7 +24,7 @@ class Survey(ABC):
         """The last finished recoveries, the newest first."""
 
     @abstractmethod
-    def slots(self) -> tuple[tuple[str, int], ...]:
+    def slots(self) -> frozenset[tuple[str, int]]:
         """Name and slot of every lock that is held or in trust; not of one moment, locks come and go meanwhile."""
 
     @abstractmethod

@@ -84,7 +84,9 @@ def test_a_death_is_seen_and_a_dead_letter_retried(shared_scene: Scene, flower, 
         page.wait_for_selector(f"#ha-nodes tr[data-node='{victim.name}'][data-state=live]")
         assert page.evaluate("document.documentElement.dataset.bsTheme") == theme
         assert page.locator("path[data-shard]").count() == 12
-        own = {shard.get_attribute("data-shard") for shard in page.query_selector_all(f"path[data-node='{victim.name}']")}
+        own = {
+            shard.get_attribute("data-shard") for shard in page.query_selector_all(f"path[data-node='{victim.name}']")
+        }
         assert own == set(scene.shards(victim))
         # And tasks that the victim runs, one of them with a lock
         batch = scene.batch()
@@ -94,6 +96,9 @@ def test_a_death_is_seen_and_a_dead_letter_retried(shared_scene: Scene, flower, 
         scene.wait_started(keys)
         page.wait_for_selector(f"tr[data-lock='account:{batch}']")
         eventually(lambda: dash.ask(f"/api/task/info/{running}")["state"] == "STARTED", every=0.1, why="Flower knows")
+        # And more than they can run, which is seen by colour
+        keys += scene.publish("order", scene.names(batch, 60), 0.2)
+        page.wait_for_selector("path.ha-backlog-1[data-shard]")
         # When it dies
         died = time.monotonic()
         scene.kill(victim)
@@ -177,7 +182,7 @@ def test_it_lives_through_restarts(start_redis: Callable[..., RedisServer], make
         assert dash.get("/ha/data")[0] == 200
         server.stop()
         # Away: one line, and the page itself still comes
-        status, body = eventually(lambda: (told := dash.get("/ha/data"))[0] == 503 and told, every=0.1, why="away")
+        _, body = eventually(lambda: (told := dash.get("/ha/data"))[0] == 503 and told, every=0.1, why="away")
         assert "could not be reached" in json.loads(body)["error"]
         assert dash.get("/ha")[0] == 200
         server.start()

@@ -40,7 +40,7 @@ def opened(browser: Any, url: str, *, theme: str) -> Iterator[Any]:
     context = browser.new_context(
         color_scheme=theme,
         http_credentials={"username": USER, "password": PASSWORD},
-        viewport={"width": 1280, "height": 900},
+        viewport={"width": 1240, "height": 860},
         timezone_id="UTC",
         locale="en-GB",
     )

@@ -12,7 +12,15 @@ FAILOVER = {"node": "w1", "lease": "a", "reason": "connections gone", "fenced_at
 
 def told(state: State, kind: str, uuid: str, node: str, at: float) -> None:
     state.event(
-        {"type": f"task-{kind}", "uuid": uuid, "hostname": node, "timestamp": at, "local_received": at, "clock": 1, "name": "t"}
+        {
+            "type": f"task-{kind}",
+            "uuid": uuid,
+            "hostname": node,
+            "timestamp": at,
+            "local_received": at,
+            "clock": 1,
+            "name": "t",
+        }
     )
 
 

@@ -51,12 +51,12 @@ class RedisSurvey(Survey):
             (entries,) = link.call(("LRANGE", self._prefix + "history", 0, limit - 1))
         return tuple(map(load_failover, entries))
 
-    def slots(self) -> tuple[tuple[str, int], ...]:
+    def slots(self) -> frozenset[tuple[str, int]]:
         start = self._prefix + "lock:"
         with self._pool.link() as link:
             keys = {key for batch in _scan(link, start) for key in batch}
         parts = (key.decode(errors="replace").removeprefix(start).partition(":") for key in keys)
-        return tuple(sorted((name, int(slot)) for slot, _, name in parts))
+        return frozenset((name, int(slot)) for slot, _, name in parts)
 
     def locks(self, slots: Iterable[tuple[str, int]] | None = None) -> tuple[HeldLock, ...]:
         wanted = sorted(self.slots() if slots is None else slots)
