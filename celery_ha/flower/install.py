@@ -28,8 +28,8 @@ def show_in_flower() -> None:
         from celery_ha.flower.loader import TabLoader  # noqa: PLC0415 - needs Flower, which is optional
         from celery_ha.flower.pages import pages  # noqa: PLC0415 - same
 
+        loader = TabLoader(urls.settings["template_path"])
         urls.handlers[-1:-1] = pages()
-        urls.settings["template_loader"] = TabLoader(urls.settings["template_path"])
-        urls.settings["celery_ha"] = True
+        urls.settings.update(template_loader=loader, celery_ha=True)
     except (ImportError, AttributeError, KeyError) as exc:
         logger.warning("This Flower cannot show the HA tab: %r", exc)

@@ -20,6 +20,7 @@ from tests.support.server import RedisServer
 from tests.support.zookeeper import ZooKeeper
 
 NOUNS = ("status", "ring", "locks", "dead", "failovers", "beat")
+PATHS = ("/ha", "/ha/data", "/ha/static/ha.js", "/ha/static/ha.css", *(f"/api/ha/{noun}" for noun in NOUNS))
 #: Seconds in which a death must be seen.
 SEEN = 5.0
 #: Where pictures for the documentation go; unset: nowhere.
@@ -146,13 +147,21 @@ def test_the_api_tells_what_the_commands_tell(shared_scene: Scene, flower):
 
 def test_without_a_login_nothing_is_served(shared_scene: Scene, flower):
     dash = flower()
-    paths = ["/ha", "/ha/data", "/ha/static/ha.js", "/ha/static/ha.css", *(f"/api/ha/{noun}" for noun in NOUNS)]
-    for path in paths:
+    for path in PATHS:
         assert dash.get(path)[0] == 200, path
         assert dash.get(path, login="")[0] == 401, path
     assert dash.send("POST", "/api/ha/dead/retry/none", login="")[0] == 401
     # Nor does another site's page reach it with the login of who looks at it
     assert dash.send("POST", "/api/ha/dead/retry/none", Sec_Fetch_Site="cross-site")[0] == 403
+
+
+def test_who_has_not_logged_in_by_oauth_is_sent_to_the_login(shared_scene: Scene, flower):
+    oauth = "--auth_provider=flower.views.auth.GoogleAuth2LoginHandler"
+    dash = flower("--auth=.*@example.com", oauth, "--oauth2_key=k", "--oauth2_secret=s", auth=False, prefix="/tools")
+    for path in PATHS:
+        status, headers = dash.head_of("GET", path)
+        assert (status, headers["Location"].partition("?")[0]) == (302, "/tools/login"), path
+    assert dash.head_of("POST", "/api/ha/dead/retry/none")[0] == 403
 
 
 def test_flower_without_logins_shows_the_tab_and_keeps_its_api_shut(shared_scene: Scene, flower):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -58,6 +60,16 @@ class Dashboard:
                 return answer.status, answer.read().decode()
         except HTTPError as exc:
             return exc.code, exc.read().decode()
+
+    def head_of(self, method: str, path: str) -> tuple[int, Mapping[str, str]]:
+        """Status and headers of an answer to nobody in particular, wherever it sends him."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, self.prefix + path)
+            answer = connection.getresponse()
+            return answer.status, answer.headers
+        finally:
+            connection.close()
 
     def ask(self, path: str) -> Any:
         """The JSON of an answer that is well."""
