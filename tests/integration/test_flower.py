@@ -41,6 +41,12 @@ def flower(shared_scene: Scene, tmp_path: Path) -> Iterator[Callable[..., Dashbo
 
 
 @pytest.fixture(scope="module")
+def shared_flower(shared_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
+    with fleet(tmp_path_factory.mktemp("flower"), **shared_scene.fleet.environment) as programs:
+        yield dashboard(programs)
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     binary = chromium_binary()
     if binary is None:
@@ -66,7 +72,7 @@ def watched(scene: Scene) -> None:
 
     def age() -> float:
         nodes = ask_ha(scene.probe.app, "status")["nodes"]
-        return min((node["age"] for node in nodes), default=0.0)
+        return next((node["age"] for node in nodes if node["leader"]), 0.0)
 
     eventually(lambda: age() > 1.5 * scene.ttl, every=0.2, why="the leader has watched")
 
@@ -128,10 +134,38 @@ def test_a_death_is_seen_and_a_dead_letter_retried(shared_scene: Scene, flower, 
     assert dash.ask("/api/ha/dead") == {"total": 0, "letters": []}
 
 
-def test_the_api_tells_what_the_commands_tell(shared_scene: Scene, flower):
+def test_a_waiting_task_of_a_dead_worker_is_not_started_for_ever(shared_scene: Scene, shared_flower: Dashboard):
+    scene = shared_scene
+    workers = scene.top_up(2)
+    watched(scene)
+    dash = shared_flower
+    assert ">HA<" in dash.get("/workers")[1], "any page will do: nobody opens the tab"
+    # Given a task of each of two workers' slots, and so none that is free for another
+    victim = next(worker for worker in workers if worker is not scene.leader)
+    keys = [key for worker in workers for key in scene.keys_on(scene.shards(worker), 2)]
+    ids = {key: scene.probe.order.apply_async((key, 7)).id for key in keys}
+    scene.wait_started(keys)
+    held = [run.key for run in scene.ledger.runs() if run.key in keys and run.node == victim.name]
+
+    def state(key: str) -> str:
+        return dash.ask(f"/api/task/info/{ids[key]}")["state"]
+
+    eventually(lambda: all(state(key) == "STARTED" for key in held), every=0.1, why="Flower knows")
+    scene.kill(victim)
+    # Then they are told to wait, and to go on when they do
+    eventually(lambda: all(state(key) == "RETRY" for key in held), every=0.1, why="requeued")
+    told = {each["task_id"]: each for each in dash.ask("/ha/data")["requeued"]}
+    assert {(told[ids[key]]["from"], told[ids[key]]["node"]) for key in held} == {(victim.name, None)}
+    eventually(lambda: all(state(key) == "STARTED" for key in held), every=0.1, why="elsewhere")
+    assert {dash.ask(f"/api/task/info/{ids[key]}")["worker"] for key in held} == {
+        workers[1 - workers.index(victim)].name
+    }
+
+
+def test_the_api_tells_what_the_commands_tell(shared_scene: Scene, shared_flower: Dashboard):
+    dash = shared_flower
     shared_scene.top_up(2)
     shared_scene.wait_idle()
-    dash = flower()
     for noun in NOUNS:
         said, told = dash.ask(f"/api/ha/{noun}"), ask_ha(shared_scene.probe.app, noun)
         for value in (said, told) if noun == "status" else ():
@@ -144,8 +178,8 @@ def test_the_api_tells_what_the_commands_tell(shared_scene: Scene, flower):
     assert dash.send("POST", "/api/ha/dead/retry/none") == (404, '{"error": "there is no dead letter \'none\'"}')
 
 
-def test_without_a_login_nothing_is_served(shared_scene: Scene, flower):
-    dash = flower()
+def test_without_a_login_nothing_is_served(shared_flower: Dashboard):
+    dash = shared_flower
     for path in PATHS:
         assert dash.get(path)[0] == 200, path
         assert dash.get(path, login="")[0] == 401, path
