@@ -85,8 +85,10 @@ class Reader:
 
     async def act(self, change: Callable[[Desk], Any]) -> Any:
         """Change something at a desk; raises as :meth:`ask` does."""
-        self._asked.clear()
-        return await asyncio.wait_for(self._run(partial(self._at_desk, change)), PATIENCE)
+        try:
+            return await asyncio.wait_for(self._run(partial(self._at_desk, change)), PATIENCE)
+        finally:
+            self._asked.clear()  # what was read meanwhile may be from before
 
     def _run(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().run_in_executor(self._threads, call)

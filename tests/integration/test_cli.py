@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import click
 import pytest
 from celery import Celery
 from click.shell_completion import ShellComplete
@@ -17,6 +18,7 @@ from click.testing import Result
 
 from celery_ha import HA
 from celery_ha.cli import ha
+from celery_ha.inspect.schema import SCHEMAS
 from tests.support.command import ask_ha, run_ha
 from tests.support.fleet import ROOT, eventually
 from tests.support.scene import PROBE, Scene, wait_exit
@@ -127,6 +129,8 @@ def test_dead_retry_hands_it_to_a_worker_again(duo: Scene):
 
     eventually(back, every=0.1, why="the worker gave it up again")
     assert ask(duo, "dead", "retry", "--all") == {"retried": 2}
+    # They come again, so that the next test does not meet them
+    eventually(lambda: ask(duo, "dead", "list")["total"] == 2, every=0.1, why="given up again")
 
 
 def test_dead_drop_asks_first(duo: Scene):
@@ -311,6 +315,38 @@ def test_celery_knows_the_command(duo: Scene, arguments: tuple[str, ...], code: 
     assert done.returncode == code, done.stderr
     assert says in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_command_has_a_form():
+    def names(group: click.Group, *path: str) -> set[str]:
+        found = set()
+        for name, command in group.commands.items():
+            found |= names(command, *path, name) if isinstance(command, click.Group) else {" ".join([*path, name])}
+        return found
+
+    assert {form.partition(" --")[0] for form in SCHEMAS} == names(ha)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("status", "extra"),
+        ("dead", "list", "--limit", "0"),
+        ("dead", "list", "--limit", "many"),
+        ("dead", "retry"),
+        ("dead", "retry", "one", "--all"),
+        ("dead", "show"),
+        ("locks", "release"),
+        ("failovers", "--limit", "-1"),
+        ("beat", "--limit", "x"),
+        ("drain",),
+        ("drain", "w1", "--timeout", "0"),
+        ("ring", "--key"),
+    ],
+)
+def test_misuse_is_said_with_exit_code_2(duo: Scene, arguments: tuple[str, ...]):
+    assert "Error: " in refused(duo, *arguments, code=2).splitlines()[-1]
 
 
 def test_help_and_completion_name_every_command(duo: Scene):

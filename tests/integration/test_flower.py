@@ -15,6 +15,7 @@ from tests.support.browser import chromium, chromium_binary, opened
 from tests.support.command import ask_ha
 from tests.support.dashboard import Dashboard, dashboard
 from tests.support.fleet import eventually, fleet
+from tests.support.form import check_form, form_of
 from tests.support.scene import BOTH, PROBE, Scene
 from tests.support.server import RedisServer
 from tests.support.zookeeper import ZooKeeper
@@ -134,40 +135,13 @@ def test_a_death_is_seen_and_a_dead_letter_retried(shared_scene: Scene, flower, 
     assert dash.ask("/api/ha/dead") == {"total": 0, "letters": []}
 
 
-def test_a_waiting_task_of_a_dead_worker_is_not_started_for_ever(shared_scene: Scene, shared_flower: Dashboard):
-    scene = shared_scene
-    workers = scene.top_up(2)
-    watched(scene)
-    dash = shared_flower
-    assert ">HA<" in dash.get("/workers")[1], "any page will do: nobody opens the tab"
-    # Given a task of each of two workers' slots, and so none that is free for another
-    victim = next(worker for worker in workers if worker is not scene.leader)
-    keys = [key for worker in workers for key in scene.keys_on(scene.shards(worker), 2)]
-    ids = {key: scene.probe.order.apply_async((key, 7)).id for key in keys}
-    scene.wait_started(keys)
-    held = [run.key for run in scene.ledger.runs() if run.key in keys and run.node == victim.name]
-
-    def state(key: str) -> str:
-        return dash.ask(f"/api/task/info/{ids[key]}")["state"]
-
-    eventually(lambda: all(state(key) == "STARTED" for key in held), every=0.1, why="Flower knows")
-    scene.kill(victim)
-    # Then they are told to wait, and to go on when they do
-    eventually(lambda: all(state(key) == "RETRY" for key in held), every=0.1, why="requeued")
-    told = {each["task_id"]: each for each in dash.ask("/ha/data")["requeued"]}
-    assert {(told[ids[key]]["from"], told[ids[key]]["node"]) for key in held} == {(victim.name, None)}
-    eventually(lambda: all(state(key) == "STARTED" for key in held), every=0.1, why="elsewhere")
-    assert {dash.ask(f"/api/task/info/{ids[key]}")["worker"] for key in held} == {
-        workers[1 - workers.index(victim)].name
-    }
-
-
 def test_the_api_tells_what_the_commands_tell(shared_scene: Scene, shared_flower: Dashboard):
     dash = shared_flower
     shared_scene.top_up(2)
     shared_scene.wait_idle()
     for noun in NOUNS:
         said, told = dash.ask(f"/api/ha/{noun}"), ask_ha(shared_scene.probe.app, noun)
+        check_form(form_of([noun]), said)
         for value in (said, told) if noun == "status" else ():
             for node in value["nodes"]:
                 node.pop("age")  # it grew
@@ -241,3 +215,31 @@ def test_what_the_store_cannot_tell_is_said(shared_scene: Scene, flower, zookeep
     assert "cannot tell" in found["locks"]["error"]
     assert "cannot tell" in found["failovers"]["error"]
     assert dash.get("/api/ha/locks")[0] == 501
+
+
+def test_a_waiting_task_of_a_dead_worker_is_not_started_for_ever(shared_scene: Scene, shared_flower: Dashboard):
+    scene = shared_scene
+    workers = scene.top_up(2)
+    watched(scene)
+    dash = shared_flower
+    assert ">HA<" in dash.get("/workers")[1], "any page will do: nobody opens the tab"
+    # Given a task of each of two workers' slots, and so none that is free for another
+    victim = next(worker for worker in workers if worker is not scene.leader)
+    keys = [key for worker in workers for key in scene.keys_on(scene.shards(worker), 2)]
+    ids = {key: scene.probe.order.apply_async((key, 7)).id for key in keys}
+    scene.wait_started(keys)
+    held = [run.key for run in scene.ledger.runs() if run.key in keys and run.node == victim.name]
+
+    def state(key: str) -> str:
+        return dash.ask(f"/api/task/info/{ids[key]}")["state"]
+
+    eventually(lambda: all(state(key) == "STARTED" for key in held), every=0.1, why="Flower knows")
+    scene.kill(victim)
+    # Then they are told to wait, and to go on when they do
+    eventually(lambda: all(state(key) == "RETRY" for key in held), every=0.1, why="requeued")
+    told = {each["task_id"]: each for each in dash.ask("/ha/data")["requeued"]}
+    assert {(told[ids[key]]["from"], told[ids[key]]["node"]) for key in held} == {(victim.name, None)}
+    eventually(lambda: all(state(key) == "STARTED" for key in held), every=0.1, why="elsewhere")
+    assert {dash.ask(f"/api/task/info/{ids[key]}")["worker"] for key in held} == {
+        workers[1 - workers.index(victim)].name
+    }

@@ -10,6 +10,7 @@ from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 
 from celery_ha.cli import ha
+from tests.support.form import check_form, form_of
 
 
 def run_ha(app: Celery, *arguments: str, typed: str | None = None) -> Result:
@@ -18,7 +19,9 @@ def run_ha(app: Celery, *arguments: str, typed: str | None = None) -> Result:
 
 
 def ask_ha(app: Celery, *arguments: str) -> Any:
-    """The JSON of a command that ends well."""
+    """The JSON of a command that ends well, in the documented form."""
     result = run_ha(app, *arguments, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
-    return json.loads(result.stdout)
+    value = json.loads(result.stdout)
+    check_form(form_of(arguments), value)
+    return value
