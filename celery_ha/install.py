@@ -125,20 +125,23 @@ class HA:
     def _store(self) -> Store:
         return self.make_store()
 
-    def make_store(self, timeout: float | None = None, ttl: float | None = None) -> Store:
+    def make_store(
+        self, timeout: float | None = None, ttl: float | None = None, access: BrokerAccess | None = None
+    ) -> Store:
         """Another client of the store, for another lease than this process has already.
 
         Args:
             timeout: seconds for every call; None: ``ha_store_timeout``.
             ttl: seconds that its lease lives; None: ``ha_lease_ttl``.
+            access: to the broker, for who closes it; None: one of its own, which goes with the garbage.
         """
         config = self.config
         timeout, ttl = timeout or config.store_timeout, ttl or config.lease_ttl
         if config.store is not None:
             return store_from_url(config.store, prefix=config.prefix, timeout=timeout, ttl=ttl)
-        access = BrokerAccess(self.app)
+        broker = access or BrokerAccess(self.app)
         return RedisStore(
-            lambda: access.client(timeout=timeout), prefix=access.key_prefix + config.prefix, timeout=timeout
+            lambda: broker.client(timeout=timeout), prefix=broker.key_prefix + config.prefix, timeout=timeout
         )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from celery_ha.beat.overview import described, overview
+from celery_ha.beat.overview import described, overview_of
 from celery_ha.cli.command import answering
 from celery_ha.cli.show import Answer, Table, moment
 from celery_ha.inspect.desk import Desk
@@ -15,7 +15,7 @@ from celery_ha.inspect.desk import Desk
 @answering
 def beat(desk: Desk, limit: int) -> Answer:
     """Show the beat in office, the entries with their last and next run, and the last firings."""
-    found = described(overview(desk.app), limit)
+    found = described(overview_of(desk.store), limit)
     entries = [
         (e["name"], e["count"], _at(e["last"]), _at(e["next"]), None if e["sent"] else "to be sent")
         for e in found["entries"]

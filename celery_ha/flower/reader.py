@@ -12,7 +12,7 @@ from typing import Any
 
 from tornado.ioloop import PeriodicCallback
 
-from celery_ha.beat.overview import described, overview
+from celery_ha.beat.overview import described, overview_of
 from celery_ha.errors import StoreError
 from celery_ha.flower.requeued import Requeued
 from celery_ha.inspect import values
@@ -34,7 +34,7 @@ NOUNS: dict[str, Callable[[Desk, int], Any]] = {
     "locks": values.locks,
     "dead": values.letters,
     "failovers": values.failovers,
-    "beat": lambda desk, limit: described(overview(desk.app), limit),
+    "beat": lambda desk, limit: described(overview_of(desk.store), limit),
 }
 
 

@@ -47,7 +47,7 @@ class Desk:
         self._access.once(self.config.store_timeout)
         self._broker = self._access.broker(timeout=self.config.store_timeout, dead_limit=self.config.dead_letters_max)
         # Of its own: that of this process may be in use, and is not ours to close.
-        self._store: Store = app.ha.make_store()
+        self.store: Store = app.ha.make_store(access=self._access)
         self.census = Census(self._broker)
         self.dead = DeadLetters(self._broker)
 
@@ -60,7 +60,7 @@ class Desk:
     @cached_property
     def look(self) -> Look:
         """The store, as it was at the first question."""
-        return self._store.court.look()
+        return self.store.court.look()
 
     @property
     def survey(self) -> Survey:
@@ -69,14 +69,14 @@ class Desk:
         Raises:
             StoreError: it cannot.
         """
-        if self._store.survey is None:
+        if self.store.survey is None:
             raise StoreError(f"the store ({self.app.ha.store_url}) cannot tell that; only Redis can so far")
-        return self._store.survey
+        return self.store.survey
 
     @property
     def tells(self) -> bool:
         """Whether there is a :attr:`survey`."""
-        return self._store.survey is not None
+        return self.store.survey is not None
 
     @cached_property
     def rings(self) -> dict[str, Ring]:
@@ -114,6 +114,6 @@ class Desk:
 
     def close(self) -> None:
         """Drop the connections."""
-        self._store.close()
+        self.store.close()
         self._broker.client.connection_pool.disconnect()
         self._access.close()
