@@ -23,6 +23,7 @@ from kombu.utils.json import loads
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from celery_ha.brokers.intake import Intake
+from celery_ha.brokers.layout import BELL_TTL
 from celery_ha.brokers.poller import ClaimingPoller
 from celery_ha.brokers.publishing import RingingChannel
 from celery_ha.brokers.qos import ClaimQoS
@@ -92,7 +93,7 @@ class ClaimingChannel(RingingChannel):
         self._hot = {queue: None, **self._hot}
         if self.asked == "bell":
             # The outstanding wait does not know this queue: end it.
-            self.raw.execute_command("ZADD", self.layout.bell(f"@{self.intake.lease}"), 0, "1")
+            self._ring(f"@{self.intake.lease}")
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
         queue = self._tag_to_queue.get(consumer_tag)
@@ -207,8 +208,15 @@ class ClaimingChannel(RingingChannel):
             self._hot[queue] = None
             if not self.qos.can_consume():
                 # We took the bell and cannot come: let an idle node hear it.
-                self.raw.execute_command("ZADD", self.layout.bell(queue), 0, "1")
+                self._ring(queue)
         return True
+
+    def _ring(self, queue: str) -> None:
+        bell = self.layout.bell(queue)
+        with self.raw.pipeline() as together:
+            together.zadd(bell, {"1": 0})
+            together.expire(bell, BELL_TTL)
+            together.execute()
 
     def _received(self, intake: Intake, reply: Any) -> bool:
         batch = read_batch(self._claimed_as, reply)
