@@ -11,7 +11,7 @@ import redis as redis_py
 from kombu.transport import redis
 from kombu.utils.json import dumps
 
-from celery_ha.brokers.layout import Layout
+from celery_ha.brokers.layout import BELL, Layout
 from celery_ha.brokers.redis import PUBLISH, publish_command
 
 #: Channels of this process, for the sake of the children it forks.
@@ -70,6 +70,13 @@ class RingingChannel(redis.Channel):
         publish_id = str(message["properties"].get("ha_publish_id", ""))
         priority = self._get_message_priority(message, reverse=False)
         PUBLISH(self.raw, *publish_command(self.layout, queue, priority, dumps(message), publish_id))
+
+    def _ring(self, bell: str) -> None:
+        """Whoever should hear it may be dead: a bell never stays for good."""
+        pipe = self.raw.pipeline(transaction=False)
+        pipe.zadd(self.layout.bell(bell), {"1": 0})
+        pipe.expire(self.layout.bell(bell), BELL)
+        pipe.execute()
 
     @staticmethod
     def _is_reply(message: dict[str, Any]) -> bool:
