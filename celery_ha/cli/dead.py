@@ -41,7 +41,8 @@ def show_(desk: Desk, id_: str) -> Answer:
     letter = _found(desk, id_)
     headers = envelope.headers(letter.claim.payload)
     details = {**summary(letter), **{name: headers.get(name) for name in SHOWN}}
-    return Answer(details, [Table(("field", "value"), list(details.items()))])
+    rows = [*{**details, "at": moment(letter.at)}.items()]
+    return Answer(details, [Table(("field", "value"), rows)])
 
 
 @dead.command()
@@ -79,6 +80,8 @@ def summary(letter: DeadLetter) -> dict[str, Any]:
         "at": letter.at,
         "reason": letter.reason,
         "deliveries": envelope.deliveries(payload),
+        "unstarted": envelope.unstarted(payload),
+        "lease": letter.claim.lease,
         "bytes": len(payload),
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 from celery.worker import consumer, state
 from kombu.utils.imports import symbol_by_name
 
+from celery_ha.brokers.dead import DeadLetters
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.locks.unique import HEADER
 from celery_ha.worker.condemn import condemn_unopened
@@ -40,6 +41,9 @@ class Consumer(consumer.Consumer):
         self.node.lend = self._lend
         self.node.claims.on_hopeless = lambda claim: condemn_unopened(self.node, self.app, claim)
         self.node.stock.live = lambda: frozenset(map(claim_of, tuple(state.reserved_requests)))
+        if ttl := self.node.config.dead_letters_ttl:
+            dead = DeadLetters(self.node.broker)
+            self.node.stock.tidy = lambda: self.node.aside.run(lambda: dead.expire(ttl))
         self.node.on_members = self._members_changed
         self._reaping: Any = None
         self._revoked = Shared(self.node.store.revocations, self.node.insist)
