@@ -39,6 +39,12 @@ def deliveries(payload: bytes) -> int:
     return 0 if envelope is None else attempts(envelope["headers"])
 
 
+def unstarted(payload: bytes) -> int:
+    """With how many workers it died before an attempt had started."""
+    envelope = _parse(payload)
+    return 0 if envelope is None else _count(envelope["headers"], UNSTARTED)
+
+
 def attempts(headers: Mapping[str, Any]) -> int:
     """How many earlier attempts had started, by the headers of a message."""
     return _count(headers, DELIVERIES)
@@ -79,6 +85,16 @@ def afresh(payload: bytes) -> bytes:
         return payload
     for name in (DELIVERIES, UNSTARTED):
         envelope["headers"].pop(name, None)
+    return json.dumps(envelope).encode()
+
+
+def rerouted(payload: bytes, exchange: str, routing_key: str) -> bytes:
+    """The payload with another way noted that it came: a retry takes it again. Nothing else changes."""
+    envelope = _parse(payload)
+    info = None if envelope is None else envelope["properties"].get("delivery_info")
+    if not isinstance(info, dict):
+        return payload
+    info.update(exchange=exchange, routing_key=routing_key)
     return json.dumps(envelope).encode()
 
 

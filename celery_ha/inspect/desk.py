@@ -39,6 +39,7 @@ class Desk:
         access.once(self.config.store_timeout)
         self.broker_url = access.url
         broker = access.broker(timeout=self.config.store_timeout, dead_limit=self.config.dead_letters_max)
+        self.broker = broker
         self.census = Census(broker)
         self.dead = DeadLetters(broker)
 
