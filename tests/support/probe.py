@@ -39,6 +39,10 @@ else:
     app.conf.ha_queues = {"orders": int(os.environ.get("PROBE_SHARDS", "12"))}
     app.conf.ha_lease_ttl = float(os.environ.get("PROBE_TTL", "4"))
     HA(app)
+if os.environ.get("PROBE_DIES_AFTER"):
+    from tests.support.mortal import die_after
+
+    die_after(os.environ["PROBE_DIES_AFTER"])
 
 
 def note(event: str, key: object, attempt: object, *extra: object) -> None:
