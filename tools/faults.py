@@ -41,6 +41,11 @@ SERVER, SENTINEL, OUTAGE = (
 )
 LOCKS, NAMES, ROLLOUT = "integration/test_locks.py", "integration/test_names.py", "integration/test_rollout.py"
 
+CUT_OFF = (
+    "integration/test_recovery_cut_off.py",
+    "test_leader_killed_in_the_middle_of_a_recovery_is_followed_by_one_that_finishes_it",
+)
+
 #: Fault -> guarantee -> file and test.
 MATRIX: dict[str, dict[str, tuple[str, str]]] = {
     "worker killed under load": {
@@ -52,13 +57,7 @@ MATRIX: dict[str, dict[str, tuple[str, str]]] = {
     "leader and deputy killed": {
         "G1": (DEATH, "test_leader_and_deputy_killed_together_are_recovered_by_the_third"),
     },
-    "leader killed after each step of a recovery": dict.fromkeys(
-        ("G1", "G2", "G3"),
-        (
-            "integration/test_recovery_cut_off.py",
-            "test_leader_killed_in_the_middle_of_a_recovery_is_followed_by_one_that_finishes_it",
-        ),
-    ),
+    "leader killed after each step of a recovery": dict.fromkeys(("G1", "G2", "G3"), CUT_OFF),
     "all workers killed": {"G1": (DEATH, "test_workers_started_after_all_were_killed_recover_everything")},
     "worker of any pool killed": {"G1": ("integration/test_pools.py", "test_killed_worker_of_any_pool_loses_nothing")},
     "worker frozen": {
