@@ -41,6 +41,7 @@ SERVER, SENTINEL, OUTAGE = (
 )
 LOCKS, NAMES, ROLLOUT = "integration/test_locks.py", "integration/test_names.py", "integration/test_rollout.py"
 
+FROZEN_MASTER = "test_frozen_master_that_wakes_when_another_is_in_its_place_loses_nothing_that_was_replicated"
 CUT_OFF = (
     "integration/test_recovery_cut_off.py",
     "test_leader_killed_in_the_middle_of_a_recovery_is_followed_by_one_that_finishes_it",
@@ -148,6 +149,7 @@ MATRIX: dict[str, dict[str, tuple[str, str]]] = {
         "G3": (SENTINEL, "test_failover_by_sentinel_kills_no_worker_and_no_token_goes_backwards"),
         "G5": (SENTINEL, "test_failover_by_sentinel_kills_no_worker_and_no_token_goes_backwards"),
     },
+    "master frozen, woken when another is in its place": {"G1": (SENTINEL, FROZEN_MASTER)},
     "chain across a failover": {"G6": (FEATURES, "test_chain_whose_worker_is_killed_in_the_middle_goes_on")},
     "1,000 ETA tasks across a failover": {
         "G1": (FEATURES, "test_eta_tasks_of_a_killed_worker_run_once_elsewhere_and_not_too_early"),

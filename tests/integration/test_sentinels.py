@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 import redis
@@ -33,7 +35,7 @@ def test_failover_by_sentinel_kills_no_worker_and_no_token_goes_backwards(
     scene.wait_started(keys, 8)
     assert scene.redis.wait(2, 5_000) == 2
     # When the master is killed, and a replica takes its place
-    dead = servers.kill_master()
+    dead = servers.strike_master()
     # Then nothing that the replica knew is lost
     scene.wait_ended(keys)
     # And no worker exited, nobody was fenced, and one of the same leads
@@ -52,5 +54,28 @@ def test_failover_by_sentinel_kills_no_worker_and_no_token_goes_backwards(
 
 
 def role(server: RedisServer) -> str:
-    with redis.Redis.from_url(server.url) as client:
+    """What it is now; empty while it changes, and closes all connections."""
+    with redis.Redis.from_url(server.url) as client, suppress(redis.RedisError):
         return str(client.info("replication")["role"])
+    return ""
+
+
+def test_frozen_master_that_wakes_when_another_is_in_its_place_loses_nothing_that_was_replicated(
+    servers: SentinelSet, make_scene: Callable[..., Scene]
+):
+    # Given workers at work, with what they hold known to the replicas
+    options = {"broker_transport_options": {"master_name": NAME}}
+    scene = make_scene(servers.master, broker=servers.url, client=servers.client(), PROBE_CONF=json.dumps(options))
+    scene.top_up(3)
+    keys = scene.load(30, 0.3)
+    scene.wait_started(keys, 6)
+    assert scene.redis.wait(2, 5_000) == 2
+    # When the master stands still until another is in its place, and then wakes
+    old = servers.strike_master(signal.SIGSTOP)
+    old.send(signal.SIGCONT)
+    # Then nothing of that is lost, no worker exits, and work goes on at the new master
+    eventually(lambda: role(old) == "slave", within=30, why="the old master follows")
+    scene.wait_ended(keys)
+    assert len(scene.live) == 3
+    eventually(lambda: {node.name for node in scene.nodes()} == {worker.name for worker in scene.live})
+    scene.settled(scene.load(20, 0.02))

@@ -41,10 +41,10 @@ class SentinelSet:
         """A client of whoever is master."""
         return self.directory.master_for(NAME, socket_timeout=5.0, retry=Retry(ConstantBackoff(0.2), 30))
 
-    def kill_master(self) -> RedisServer:
-        """Kill it and wait until another is in its place; returns the dead one."""
+    def strike_master(self, signum: int = signal.SIGKILL) -> RedisServer:
+        """Kill or freeze it and wait until another is in its place; returns the one that was struck."""
         dead = self.master
-        dead.send(signal.SIGKILL)
+        dead.send(signum)
         eventually(lambda: self._master_is_not(dead), within=30, every=0.1, why="a new master")
         return dead
 
