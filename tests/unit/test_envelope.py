@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_ha.envelope import afresh, deliveries, embedded, headers, redelivered, suspected, task_id
+from celery_ha.envelope import afresh, deliveries, embedded, headers, redelivered, rerouted, suspected, task_id
 
 MESSAGE: dict[str, Any] = {
     "body": "W1tdLCB7fSwge31d",
@@ -63,6 +63,13 @@ def test_message_with_which_three_workers_died_before_it_had_started_is_a_suspec
     assert verdicts == [False, False, True, True]
     assert deliveries(payload) == 1
     assert not suspected(headers(afresh(payload)))
+
+
+def test_rerouted_message_forgets_its_shard_and_nothing_else() -> None:
+    expected = json.loads(PAYLOAD)
+    expected["properties"]["delivery_info"] = {"exchange": "orders", "routing_key": "orders"}
+    assert json.loads(rerouted(PAYLOAD, "orders", "orders")) == expected
+    assert all(rerouted(payload, "", "orders") is payload for payload in FOREIGN)
 
 
 def test_what_is_embedded_is_read_from_plain_json_only() -> None:
