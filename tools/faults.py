@@ -96,6 +96,10 @@ MATRIX: dict[str, dict[str, tuple[str, str]]] = {
         "G1": (POISON, "test_message_that_kills_whoever_opens_it_is_given_up_and_drags_nobody_along"),
         "G7": (POISON, "test_message_that_kills_whoever_opens_it_is_given_up_and_drags_nobody_along"),
     },
+    "task that kills whoever receives it": {
+        "G6": (POISON, "test_task_that_kills_whoever_receives_it_is_given_up_unopened_and_everybody_is_told"),
+        "G7": (POISON, "test_task_that_kills_whoever_receives_it_is_given_up_unopened_and_everybody_is_told"),
+    },
     "message nobody can read": {
         "G1": ("integration/test_fuzz.py", "test_bad_message_is_kept_among_the_dead_letters_whole_with_a_reason"),
         "G7": ("integration/test_fuzz.py", "test_worker_lives_and_runs_every_good_task_once"),

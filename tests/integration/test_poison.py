@@ -76,6 +76,7 @@ def test_poison_task_is_given_up_and_errback_and_chord_are_told(pair: Scene):
 
 def test_message_that_kills_whoever_opens_it_is_given_up_and_drags_nobody_along(pair: Scene):
     # Given a message that no main process survives to unpack, among good ones that are claimed with it
+    dead = len(pair.hash("dead"))
     before = pair.publish("order", pair.names(pair.batch(), 6), 0.05)
     bomb = pair.probe.order.apply_async((pair.batch(),), serializer="deadly")
     keys = before + pair.load(30, 0.05)
@@ -86,7 +87,19 @@ def test_message_that_kills_whoever_opens_it_is_given_up_and_drags_nobody_along(
     # And every other task came to its end, none of them given up
     pair.wait_ended(keys)
     pair.wait_idle()
-    assert len(pair.hash("dead")) == 1 + len([key for key in pair.ledger.by_key() if key.endswith("poison")])
+    assert len(pair.hash("dead")) == dead + 1
+
+
+def test_task_that_kills_whoever_receives_it_is_given_up_unopened_and_everybody_is_told(pair: Scene):
+    probe, key = pair.probe, pair.batch()
+    # Given a task in a chord that no main process lives to start
+    body = chord([probe.order.s(key + "good", 0), probe.sinister.s(key).on_error(probe.told.s())])(probe.total.s(key))
+    task = body.parent.results[1].id
+    # Then it is given up, though no worker could even look at it
+    assert deliveries(letter_of(pair, task).claim.payload) == 2
+    assert isinstance(failure(body.parent.results[1]), PoisonTask)
+    assert isinstance(failure(body), ChordError)
+    eventually(lambda: ["told", task, "PoisonTask"] in [line[:3] for line in pair.ledger.lines()])
 
 
 def test_task_that_kills_the_main_process_is_given_up_and_nothing_else(pair: Scene):

@@ -13,6 +13,7 @@ from typing import Any
 import redis
 from celery import Celery
 from celery.exceptions import Ignore, Reject
+from celery.worker.request import Request
 from kombu.serialization import register
 
 from celery_ha import HA, LockLost, current_lock, locked_task, unique_task
@@ -252,6 +253,19 @@ def lose(task: Any, key: object, way: str) -> None:
 
 #: A body that nobody survives to open.
 register("deadly", json.dumps, lambda _body: os._exit(9), "application/x-deadly", "utf-8")
+
+
+class DeadlyRequest(Request):
+    """No worker survives the arrival of its task."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        os._exit(9)
+
+
+@app.task(Request=DeadlyRequest)
+def sinister(key: object) -> object:
+    """Kills whoever receives it."""
+    return key
 
 
 @app.task
