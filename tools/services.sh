@@ -11,6 +11,7 @@ SERVICES="
 redis-server:redis-server
 java:default-jre-headless
 /usr/share/java/zookeeper.jar:zookeeper
+chromium:chromium
 "
 
 missing=""
@@ -42,8 +43,8 @@ fi
 
 echo "missing:$missing" >&2
 echo "  Debian, Ubuntu:  sudo apt-get install$missing; of what it starts, nothing is needed" >&2
-echo "  Fedora:          sudo dnf install redis java-headless" >&2
-echo "  macOS:           brew install redis zookeeper" >&2
+echo "  Fedora:          sudo dnf install redis java-headless chromium" >&2
+echo "  macOS:           brew install redis zookeeper chromium" >&2
 echo "  ZooKeeper elsewhere: HA_TEST_ZOOKEEPER='<its folder>/lib/*', the class path of its jars" >&2
 if [ -n "${CI:-}" ]; then
     exit 1

@@ -57,7 +57,8 @@ class DeadLetters:
 
     def newest(self, limit: int) -> list[DeadLetter]:
         """The last ``limit`` of them, the newest first."""
-        return list(islice(self, limit))
+        ids = self._broker._reached(lambda: self._broker.client.zrevrange(self._keys[2], 0, limit - 1, withscores=True))
+        return [letter for at in range(0, len(ids), CHUNK) for letter in self._read(ids[at : at + CHUNK])]
 
     def find(self, wanted: str) -> DeadLetter | None:
         """The letter of this id, or the newest one of the task of this id."""

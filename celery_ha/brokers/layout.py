@@ -8,8 +8,10 @@ from dataclasses import dataclass
 TOMBSTONE = 86_400
 #: Seconds a producer's last publish id is remembered (rule 14).
 PUBLISH_MEMORY = 600
-#: Seconds a bell stays rung that nobody hears.
-BELL = 3_600
+
+
+#: Seconds for which a bell that nobody hears is kept; scripts have it too.
+BELL_TTL = 3600
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from celery_ha.cli.beat import beat
 from celery_ha.cli.check import check
 from celery_ha.cli.dead import dead
 from celery_ha.cli.drain import drain
@@ -19,7 +20,7 @@ def ha(**_preload: object) -> None:
     """See and steer what makes this app highly available."""
 
 
-for command in (status, ring, locks, dead, failovers, drain, check, uninstall):
+for command in (status, ring, locks, dead, failovers, beat, drain, check, uninstall):
     ha.add_command(command)
 
 __all__ = ["ha"]

@@ -41,7 +41,7 @@ def uninstall(desk: Desk, *, gone: bool, yes: bool) -> Answer:
 
 def give_back(desk: Desk) -> int:
     """Messages in flight, and those in line for a lock; returns how many."""
-    store = desk.app.ha.store
+    store = desk.store
     held = reclaim(sorted(desk.broker.strangers(frozenset())), desk.broker, store.locks)
     given = sum(result.requeued for result in held)
     if isinstance(store, RedisStore):
