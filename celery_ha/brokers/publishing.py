@@ -72,6 +72,13 @@ class RingingChannel(redis.Channel):
         priority = self._get_message_priority(message, reverse=False)
         PUBLISH.quickly(self.raw, *publish_command(self.layout, queue, priority, dumps(message), publish_id))
 
+    def _ring(self, queue: str) -> None:
+        bell = self.layout.bell(queue)
+        with self.raw.pipeline() as together:
+            together.zadd(bell, {"1": 0})
+            together.expire(bell, BELL_TTL)
+            together.execute()
+
     @staticmethod
     def _is_reply(message: dict[str, Any]) -> bool:
         info = message.get("properties", {}).get("delivery_info") or {}

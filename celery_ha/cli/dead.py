@@ -41,7 +41,8 @@ def show_(desk: Desk, id_: str) -> Answer:
     letter = _found(desk, id_)
     headers = envelope.headers(letter.claim.payload)
     details = {**values.letter(letter), **{name: headers.get(name) for name in SHOWN}}
-    return Answer(details, [Table(("field", "value"), list(details.items()))])
+    rows = [*{**details, "at": moment(letter.at)}.items()]
+    return Answer(details, [Table(("field", "value"), rows)])
 
 
 @dead.command()

@@ -45,11 +45,11 @@ class Desk:
         self.config: Config = app.ha.config
         self._access = BrokerAccess(app)
         self._access.once(self.config.store_timeout)
-        self._broker = self._access.broker(timeout=self.config.store_timeout, dead_limit=self.config.dead_letters_max)
+        self.broker = self._access.broker(timeout=self.config.store_timeout, dead_limit=self.config.dead_letters_max)
         # Of its own: that of this process may be in use, and is not ours to close.
         self.store: Store = app.ha.make_store(access=self._access)
-        self.census = Census(self._broker)
-        self.dead = DeadLetters(self._broker)
+        self.census = Census(self.broker)
+        self.dead = DeadLetters(self.broker)
 
     @cached_property
     def shards(self) -> dict[str, int]:
@@ -115,5 +115,5 @@ class Desk:
     def close(self) -> None:
         """Drop the connections."""
         self.store.close()
-        self._broker.client.connection_pool.disconnect()
+        self.broker.client.connection_pool.disconnect()
         self._access.close()

@@ -57,6 +57,8 @@ LETTER = {
     "at": SECONDS,
     "reason": TEXT,
     "deliveries": COUNT,
+    "unstarted": COUNT,
+    "lease": TEXT,
     "bytes": COUNT,
 }
 #: Headers of a task message as its publisher wrote them.
@@ -115,5 +117,6 @@ SCHEMAS: dict[str, Schema] = {
         history=many(record(at=SECONDS, entry=TEXT, number=COUNT, due=SECONDS, by=TEXT)),
     ),
     "drain": record(node=TEXT, told=FLAG),
+    "uninstall": record(given_back=COUNT, merged=COUNT, dead_letters=COUNT),
     "check": many(record(level={"enum": ["ok", "warning", "error"]}, about=TEXT, text=TEXT)),
 }

@@ -95,6 +95,8 @@ def letter(dead: DeadLetter) -> dict[str, Any]:
         "at": dead.at,
         "reason": dead.reason,
         "deliveries": envelope.deliveries(payload),
+        "unstarted": envelope.unstarted(payload),
+        "lease": dead.claim.lease,
         "bytes": len(payload),
     }
 
