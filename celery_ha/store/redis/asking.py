@@ -150,7 +150,14 @@ class Asking:
 
     def _stay(self, link: Link) -> int:
         stands: int = link.run_script(
-            "lock_stay", self._name, self._limit, self._id, self._silence, self._holder.lease, self._holder.claim
+            "lock_stay",
+            self._name,
+            self._limit,
+            self._id,
+            self._silence,
+            self._holder.lease,
+            self._holder.claim,
+            link.run,
         )
         return stands
 
