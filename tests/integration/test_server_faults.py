@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fleet import ROOT, eventually
+from tests.support.missing import missing
 from tests.support.scene import Scene
 from tests.support.server import RedisServer
 
@@ -121,7 +122,7 @@ def preload(folder: Path) -> Path:
     """The library that sets a server's clock."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        pytest.skip("no C compiler here")
+        missing("no C compiler here")
     made = folder / "clock.so"
     source = ROOT / "tests" / "support" / "clock.c"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", str(made), str(source), "-ldl"], check=True)
