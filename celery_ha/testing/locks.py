@@ -46,6 +46,18 @@ def test_the_same_claim_gets_the_same_token(member):
     assert acquire(a) == Grant(first.token, again=True)
 
 
+def test_an_owner_is_told_which_of_its_claims_hold_locks(member):
+    a, b = member("a"), member("b")
+    first, second = acquire(a, 1), acquire(a, 2, name="y")
+    acquire(b, 1, name="z")
+
+    assert a.store.locks.claims("a") == {"a.1", "a.2"}
+    assert a.store.locks.release("x", holder(a, 1), first.token)
+    assert a.store.locks.claims("a") == {"a.2"}
+    assert a.store.locks.release("y", holder(a, 2), second.token)
+    assert a.store.locks.claims("a") == frozenset()
+
+
 def test_tokens_strictly_grow(member):
     a = member("a")
     tokens = []

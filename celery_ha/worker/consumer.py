@@ -40,7 +40,7 @@ class Consumer(consumer.Consumer):
         self.node.later = self.timer.call_after
         self.node.lend = self._lend
         self.node.claims.on_hopeless = lambda claim: condemn_unopened(self.node, self.app, claim)
-        self.node.stock.live = lambda: frozenset(map(claim_of, tuple(state.reserved_requests)))
+        self.node.stock.live = lambda: frozenset(map(claim_of, (*state.reserved_requests, *state.active_requests)))
         if ttl := self.node.config.dead_letters_ttl:
             dead = DeadLetters(self.node.broker)
             self.node.stock.tidy = lambda: self.node.aside.run(lambda: dead.expire(ttl))

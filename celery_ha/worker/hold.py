@@ -45,8 +45,10 @@ def hold(name: str, terms: Terms, deadline: float, tenant: Tenant, store: str) -
         finally:
             lock.give_back()
             # The loss of an outer lock, or a time limit, is raised in this thread wherever it happens to be.
-            if attempt is None and not lock.settled:
-                tenant.forget(who.holder)
+            if attempt is None:
+                if not lock.settled:
+                    tenant.forget(who.holder)
+                tenant.done(who.holder)
 
 
 def _granted(lock: Lock, deadline: float, who: Attempt, store: str) -> bool:

@@ -278,6 +278,19 @@ class WorkerNode:
                 return self.broker.held(lease)
 
         self.stock.take(self.ledger, held)
+        self.aside.run(self._free_leftovers)
+
+    def _free_leftovers(self) -> None:
+        """Free locks of attempts that are over here: a store that lost its last moments has a released lock again."""
+        life = self._life
+        if life is None or life.fenced:
+            return
+        found = self.store.locks.claims(life.keeper.lease)
+        # Asked first: whoever has taken a lock meanwhile is known here since before.
+        known = {*life.ledger.held(), *self.stock.live(), *self.stock.standing_by}
+        for claim in found - known:
+            logger.warning("Freeing what attempt %s still holds: it is over", claim)
+            self.locks_ended(claim)
 
     # -- requests ---------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two tries to reach the store, and before a cut connection is made anew.
 AGAIN, RETRY = 0.5, 0.1
+#: Seconds between two looks for locks that nobody here has any more, and before one after the store was away.
+LOOK_EVERY, LOOK_SOON = 30.0, 2.0
 
 
 class Tenant:
@@ -44,6 +46,8 @@ class Tenant:
         self._mutex = threading.Lock()
         self._keeper: Keeper | None = None
         self._numbers = itertools.count(1)
+        self._claims: set[str] = set()
+        self._look_at = monotonic() + LOOK_EVERY
         self._over = threading.Event()
         self._pid = os.getpid()
 
@@ -64,7 +68,12 @@ class Tenant:
         """
         lease = self._open(deadline)
         holder = Holder(lease, f"{lease}.{next(self._numbers)}", "")
+        self._claims.add(holder.claim)
         return Attempt(holder, self._store.locks, inherit=0.0, acks_late=False, lost=lambda: self._has_lost(lease))
+
+    def done(self, holder: Holder) -> None:
+        """This holder takes no lock any more and has given back what it had."""
+        self._claims.discard(holder.claim)
 
     def forget(self, holder: Holder) -> None:
         """Make sure that a holder who got no answer holds nothing: asked again until the store answers.
@@ -120,18 +129,29 @@ class Tenant:
     def _keep_once(self, keeper: Keeper) -> float:
         """Renew and watch until the next renewal is due; returns for how many seconds to do nothing."""
         try:
-            self._pause(keeper.lease, keeper.step().again_in)
+            again_in = keeper.step().again_in
+            if monotonic() >= self._look_at:
+                self._free_leftovers(keeper.lease)
+            self._pause(keeper.lease, again_in)
         except Fenced:
             if not self._over.is_set():
                 logger.error(  # noqa: TRY400 - the cause is in the sentence
                     "Lease %s was fenced: the locks of this process are free", keeper.lease
                 )
         except StoreUnavailable:
+            self._look_at = monotonic() + LOOK_SOON
             return RETRY
         except Exception:
             logger.exception("Renewing lease %s failed; trying again in %s s", keeper.lease, AGAIN)
             return AGAIN
         return 0.0
+
+    def _free_leftovers(self, lease: str) -> None:
+        """Free what nobody here has any more: a store that lost its last moments has a released lock again."""
+        self._look_at = monotonic() + LOOK_EVERY
+        for claim in self._store.locks.claims(lease) - frozenset(self._claims):
+            logger.warning("Freeing what %s still holds: nobody here has it any more", claim)
+            self._store.locks.ended((claim,))
 
     def _pause(self, lease: str, seconds: float) -> None:
         """Until the next renewal is due; a connection that is cut meanwhile is noticed at once, as others notice it.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from celery_ha.errors import LockBusy, StoreUnavailable
+from celery_ha.model import Holder
 from tests.support.fleet import eventually
 from tests.support.scene import Scene, load_probe
 from tests.support.server import RedisServer
@@ -143,3 +144,45 @@ def test_a_lock_is_free_again_after_a_call_whose_answer_was_lost(ha, store: Redi
             return False
 
     eventually(free)
+
+
+def test_a_released_lock_that_a_store_has_again_is_freed_by_whom_it_says_to_hold_it(ha, store: RedisServer | ZooKeeper):
+    # Given a process that holds a lock, and a store that has it hold another, whose release it lost
+    with ha.lock("held") as held:
+        lease = held.holder.lease
+        lost = Holder(lease, f"{lease}.4711", "")
+        assert ha.tenant.attempt(0).locks.acquire("x", lost, inherit=0).token is not None
+        # When the store is back
+        store.stop()
+        store.start()
+        # Then that one is free, and the other is not
+        eventually(lambda: f"{lease}.4711" not in _claims(ha, lease))
+        held.check()
+
+
+def _claims(ha, lease: str) -> frozenset[str]:
+    try:
+        return ha.tenant.attempt(0).locks.claims(lease)
+    except StoreUnavailable:
+        return frozenset({f"{lease}.4711"})
+
+
+def test_a_worker_frees_a_lock_of_an_attempt_that_is_over_once_its_broker_is_back(
+    make_scene: Callable[..., Scene], durable: RedisServer
+):
+    # Given a worker in the middle of a locked task, whose lease has another lock that nobody knows of
+    scene = make_scene(durable, ttl=2.0)
+    (worker,) = scene.top_up(1)
+    keys = scene.publish("charge", scene.names("k", 1), "account", 6.0)
+    scene.wait_started(keys)
+    lease = scene.node(worker).lease
+    locks = scene.probe.app.ha.locks
+    assert locks.acquire("x", Holder(lease, f"{lease}.4711", "gone"), inherit=60).token is not None
+    # When it reconnects
+    durable.stop()
+    durable.start()
+    # Then that one is free, and its own is not
+    eventually(lambda: scene.redis.hlen("_ha:lock:0:x") == 0)
+    assert scene.ledger.missing(keys) == set(keys), "it still runs"
+    assert len(scene.redis.smembers(f"_ha:claims:{lease}")) == 1
+    scene.settled(keys)

@@ -77,6 +77,10 @@ class LockStore(ABC):
         """
 
     @abstractmethod
+    def claims(self, lease: str) -> frozenset[str]:
+        """The claims of a lease that hold locks, so that its owner finds those that it knows nothing of any more."""
+
+    @abstractmethod
     def settle(self, lease: str, restarted: Mapping[str, str]) -> int:
         """Settle the locks of a fenced lease (rule 8); returns how many there were.
 

@@ -73,6 +73,10 @@ class MemoryLocks(LockStore):
         with self._client.call() as server:
             return end_claims(server, claims, tasks)
 
+    def claims(self, lease: str) -> frozenset[str]:
+        with self._client.call() as server:
+            return frozenset(lock.holder.claim for lock in server.memory.locks.values() if lock.holder.lease == lease)
+
     def settle(self, lease: str, restarted: Mapping[str, str]) -> int:
         with self._client.call() as server:
             if server.is_open(lease):

@@ -63,6 +63,11 @@ class RedisLocks(LockStore):
             freed: int = link.run_script("lock_ended", len(claims), *claims, *tasks)
         return freed
 
+    def claims(self, lease: str) -> frozenset[str]:
+        with self._pool.link() as link:
+            (found,) = link.call(("SMEMBERS", f"{self._prefix}claims:{lease}"))
+        return frozenset(claim.decode() for claim in found)
+
     def settle(self, lease: str, restarted: Mapping[str, str]) -> int:
         flat = [text for pair in restarted.items() for text in pair]
         with self._pool.link() as link:

@@ -92,6 +92,9 @@ class ZooKeeperLocks(LockStore):
         self._ends.sweep()
         return freed
 
+    def claims(self, lease: str) -> frozenset[str]:
+        return frozenset(entry.owner for entry in self._listed(self._paths.hand(lease)))
+
     def settle(self, lease: str, restarted: Mapping[str, str]) -> int:
         entries = self._listed(self._paths.hand(lease))
         if self._is_open(lease):
