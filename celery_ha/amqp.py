@@ -18,6 +18,10 @@ from celery_ha.worker.claimed import guarded
 #: The setting that says which queues are sharded.
 SHARDED = "ha_queues"
 
+#: RabbitMQ drops a message that was given back more often, whoever gave it back and why. Attempts are
+#: counted by us, and told; without a limit what is given back goes to the end of its queue.
+NEVER_DROP = 2**31 - 1
+
 
 class ShardedQueues(amqp.Queues):
     """Celery's queues, some of them sharded.
@@ -34,6 +38,7 @@ class ShardedQueues(amqp.Queues):
         #: Number of shards by the name of their base queue.
         self.sharded: Mapping[str, int] = {}
         self._selected = False
+        self._quorum = False
         super().__init__(*args, **kwargs)
 
     def shard(self, sharded: Mapping[str, int]) -> None:
@@ -54,6 +59,17 @@ class ShardedQueues(amqp.Queues):
             for name in shard_names(base, shards):
                 if name not in self:
                     self.add(self.new_missing(name))
+
+    def on_rabbitmq(self) -> None:
+        """Make quorum queues of all, those to come included."""
+        self._quorum = True
+        for queue in self.values():
+            make_quorum(queue)
+
+    def __setitem__(self, name: str, queue: kombu.Queue) -> None:
+        super().__setitem__(name, queue)
+        if self._quorum:
+            make_quorum(queue, single=self.is_shard(name))
 
     def is_shard(self, name: str) -> bool:
         """Whether this is the name of a shard, be it beyond the present number of shards."""
@@ -107,6 +123,8 @@ class AMQP(amqp.AMQP):
             ConfigError: An ``ha_*`` setting cannot be used.
         """
         declared: ShardedQueues = super().Queues(queues, *args, **kwargs)
+        if config.on_rabbitmq(self.app.conf):
+            declared.on_rabbitmq()
         declared.shard(config.read(self.app).queues)
         return declared
 
@@ -121,6 +139,24 @@ class AMQP(amqp.AMQP):
         changed = {**(args[0] if args else {}), **kwargs}
         if "queues" in self.__dict__ and any(key in changed for key in self.app.conf._to_keys(SHARDED)):  # noqa: SLF001
             self.queues.shard(config.read(self.app).queues)
+
+
+def make_quorum(queue: kombu.Queue, *, single: bool = False) -> None:
+    """Have a queue declared as RabbitMQ's quorum queue, unless it was declared as something else.
+
+    Args:
+        queue: changed in place.
+        single: it is consumed by one worker at a time.
+    """
+    arguments = dict(queue.queue_arguments or {})
+    other = arguments.get("x-queue-type", "quorum") != "quorum" or "x-max-priority" in arguments
+    if other or queue.exclusive or queue.auto_delete or not queue.durable:
+        return
+    arguments.setdefault("x-queue-type", "quorum")
+    arguments.setdefault("x-delivery-limit", NEVER_DROP)
+    if single:
+        arguments.setdefault("x-single-active-consumer", True)
+    queue.queue_arguments = arguments
 
 
 def _shard_of(base: kombu.Queue, name: str) -> kombu.Queue:

@@ -37,6 +37,9 @@ class ClaimingPoller(MultiChannelPoller):
         with suppress(OSError):  # full: a wake-up is pending anyway; closed: nobody to wake
             self._bell.send(b"\0")
 
+    def pay(self) -> None:
+        """Nothing: whoever settles tells the server."""
+
     def on_poll_init(self, poller: Any) -> None:
         self._on_loop = True
         super().on_poll_init(poller)

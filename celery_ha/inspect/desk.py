@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from celery_ha.brokers.census import Census
-from celery_ha.brokers.connect import BrokerAccess
+from celery_ha.brokers.connect import redis_access
 from celery_ha.brokers.dead import DeadLetters
 from celery_ha.config import Config
 from celery_ha.errors import ConfigError, StoreError
@@ -35,7 +35,7 @@ class Desk:
             )
         self.app = app
         self.config: Config = app.ha.config
-        access = BrokerAccess(app)
+        access = redis_access(app)
         access.once(self.config.store_timeout)
         self.broker_url = access.url
         broker = access.broker(timeout=self.config.store_timeout, dead_limit=self.config.dead_letters_max)

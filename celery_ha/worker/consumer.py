@@ -53,7 +53,8 @@ class Consumer(consumer.Consumer):
             connection = super().connect()
             connection.intake = self.node
             connection.dead_letters_max = self.node.config.dead_letters_max
-            self.node.wake = connection.transport.cycle.wake
+            cycle = connection.transport.cycle
+            self.node.wake, self.node.tell = cycle.wake, cycle.pay
             self.node.reconnected()
             self._revoked.read()
         except StoreUnavailable as exc:
@@ -233,10 +234,12 @@ class Consumer(consumer.Consumer):
         self.node.drain()
         super().stop()
         self.node.claims.give_back_idle()
+        self.node.tell()
         self.node.unpack()
 
     def shutdown(self) -> None:
         """The pool is gone: say goodbye before the connection goes."""
         self.perform_pending_operations()
         self.node.close()
+        self.node.tell()
         super().shutdown()

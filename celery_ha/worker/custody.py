@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from celery_ha.brokers.redis import RedisBroker
+from celery_ha.brokers.base import NodeBroker
 from celery_ha.errors import StoreUnavailable
 from celery_ha.model import Ending, Holder, Parked
 from celery_ha.store.base import Parking
@@ -30,7 +30,7 @@ class Custody:
     def __init__(
         self,
         life: Callable[[], Life | None],
-        broker: RedisBroker,
+        broker: NodeBroker,
         stock: Stock,
         reaching: Callable[[], AbstractContextManager[None]],
         inherit: float,
@@ -123,7 +123,7 @@ class Custody:
         ledger = life.ledger
         for claim in ledger.idle():
             source = ledger.source(claim) or ""
-            if queues is None or self._broker.layout.queue(source) in queues:
+            if queues is None or self._broker.queue_of(source) in queues:
                 self.give_back(claim)
                 given.append(claim)
         return tuple(given)

@@ -13,8 +13,8 @@ from typing import Any
 
 from celery.worker import state
 
+from celery_ha.brokers.base import NodeBroker
 from celery_ha.brokers.ledger import Ledger
-from celery_ha.brokers.redis import RedisBroker
 from celery_ha.brokers.transport import BATCH
 from celery_ha.config import Config
 from celery_ha.errors import Fenced, StoreUnavailable
@@ -58,8 +58,8 @@ class WorkerNode:
         concurrency: int,
         config: Config,
         store: Store,
-        broker: RedisBroker,
-        control: RedisBroker,
+        broker: NodeBroker,
+        control: NodeBroker,
         *,
         serial: bool = False,
         watch_loop: bool = False,
@@ -74,6 +74,9 @@ class WorkerNode:
         self.concurrency: Callable[[], int] = lambda: concurrency
         #: Wakes the main loop, from any thread.
         self.wake: Callable[[], None] = lambda: None
+        #: Says what has ended over the channel, where that is not said by the call that settles it; from the
+        #: main loop's thread.
+        self.tell: Callable[[], None] = lambda: None
         #: Runs a function on the main loop after some seconds.
         self.later: Callable[[float, Callable[[], None]], Any] = lambda _delay, call: call()
         #: Raises the prefetch count for one message that waits here without wanting a slot; what it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psutil
 
-from tests.support.fleet import eventually
+from tests.support.fleet import Worker, eventually
 from tests.support.scene import Scene
 
 
