@@ -104,3 +104,7 @@ class Attempts(ABC):
     @abstractmethod
     def interrupted(self, lease: str, claims: Iterable[str]) -> int:
         """Note that attempts of a lease that is not open are over and count; returns how many were not noted yet."""
+
+    @abstractmethod
+    def forget(self, lease: str) -> bool:
+        """Drop the empty record of a lease; False: it is not empty."""

@@ -29,7 +29,7 @@ class RedisAttempts(Attempts):
         return Earlier(count, running=state == b"r", ended=state == b"e")
 
     def start(self, lease: str, attempt: Attempt, settle: Sequence[tuple[Settlement, float]] = ()) -> Started:
-        what = json.dumps([attempt.task, attempt.queue])
+        what = json.dumps([attempt.message, attempt.task, attempt.queue])
         fields = (attempt.claim, attempt.message, what, int(attempt.once))
         return _ANSWER[self._run("attempt_start", lease, *fields, *_endings(settle))]
 
@@ -37,8 +37,9 @@ class RedisAttempts(Attempts):
         return bool(self._run("attempt_settle", lease, *_endings(settle)))
 
     def under(self, lease: str) -> list[Attempt]:
-        found = map(bytes.decode, self._run("attempt_under", lease))
-        return [_attempt(*record) for record in zip(*[found] * 3, strict=True)]
+        with self._pool.link() as link:
+            (listed,) = link.call(("HGETALL", f"{link.prefix}attempts:{lease}"))
+        return [Attempt(claim.decode(), *json.loads(what)) for claim, what in zip(*[iter(listed)] * 2, strict=True)]
 
     def holds(self, lease: str, claim: str) -> bool:
         with self._pool.link() as link:
@@ -47,6 +48,10 @@ class RedisAttempts(Attempts):
 
     def interrupted(self, lease: str, claims: Iterable[str]) -> int:
         return int(self._run("attempt_interrupted", lease, *claims))
+
+    def forget(self, lease: str) -> bool:
+        with self._pool.link() as link:
+            return not link.call(("HLEN", f"{link.prefix}attempts:{lease}"))[0]  # Redis drops what is empty
 
     def _run(self, script: str, *arguments: object) -> Any:
         with self._pool.link() as link:
@@ -59,8 +64,3 @@ def _endings(settle: Sequence[tuple[Settlement, float]]) -> list[object]:
         counts = item.ending is Ending.RELEASE and item.payload is not None
         args += [("R" if counts else _LETTER[item.ending]) + item.claim, int(memory)]
     return args
-
-
-def _attempt(claim: str, message: str, what: str) -> Attempt:
-    task, queue = json.loads(what) if what else ("", "")
-    return Attempt(claim, message, task, queue)

@@ -40,7 +40,7 @@ class AmqpBroker(NodeBroker):
         return True
 
     def leave(self, lease: str) -> bool:
-        return not self._attempts.under(lease)
+        return self._attempts.forget(lease)
 
     def start(self, lease: str, claim: str, *, settle: Sequence[Settlement] = ()) -> bool:
         """As the port says; a message whose earlier attempt is not over is set aside and asked about again."""
@@ -103,7 +103,7 @@ class AmqpBroker(NodeBroker):
         return sum(self._attempts.interrupted(lease, ids) for lease, ids in by_lease.items())
 
     def forget(self, lease: str) -> bool:
-        return not self._attempts.under(lease)
+        return self._attempts.forget(lease)
 
     def strangers(self, known: frozenset[str]) -> frozenset[str]:
         return frozenset()
