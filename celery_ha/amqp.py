@@ -11,6 +11,7 @@ from celery.app import amqp
 
 from celery_ha import config
 from celery_ha.brokers.connection import Connection
+from celery_ha.delays import led_through
 from celery_ha.keys import base_of, shard_names
 from celery_ha.routing import Router
 from celery_ha.worker.claimed import guarded
@@ -109,7 +110,8 @@ class AMQP(amqp.AMQP):
     @cached_property
     def send_task_message(self) -> Callable[..., Any]:
         """Publish a task; refused inside a task whose own message has moved on (rule 13)."""
-        return guarded(getattr(self.app, "ha", None), self._create_task_sender())
+        send = led_through(self._create_task_sender(), lambda: self.queues)
+        return guarded(getattr(self.app, "ha", None), send)
 
     def Queues(self, queues: Any, *args: Any, **kwargs: Any) -> ShardedQueues:  # noqa: N802 - Celery's name
         """Make the app's queues, shards included.

@@ -18,7 +18,8 @@ from celery_ha.attempts.choose import attempts_in
 from celery_ha.brokers.amqp import AmqpBroker
 from celery_ha.brokers.base import NodeBroker
 from celery_ha.brokers.connect import RedisAccess, access_to
-from celery_ha.config import Config, defaults_for, found, read
+from celery_ha.config import Config, defaults_for, found, on_rabbitmq, read
+from celery_ha.delays import lasting
 from celery_ha.errors import ConfigError, KeyRefused, StoreUnavailable
 from celery_ha.failover.namesake import make_sure_of
 from celery_ha.keys import name_of
@@ -82,7 +83,7 @@ class HA:
         # Every thread's backend comes from here; see worker/claimed.py.
         app._get_backend = self._guarded_backend(app._get_backend)  # noqa: SLF001 - the only seam
         # Every way to publish ends here: apply_async, canvas, beat, retry.
-        app.send_task = publishing(self, app.send_task)
+        app.send_task = publishing(self, lasting(app.send_task, lambda: on_rabbitmq(app.conf)))
 
     @cached_property
     def config(self) -> Config:

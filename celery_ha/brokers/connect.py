@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 import redis as redis_py
@@ -119,11 +120,12 @@ def access_to(app: Any) -> RedisAccess | AmqpAccess:
         ConfigError: it is of a kind celery_ha does not support.
     """
     connection = app.connection_for_read()
-    transport = connection.get_transport_cls()
-    if issubclass(transport, redis.Transport):
-        return RedisAccess(app)
-    if issubclass(transport, pyamqp.Transport):
-        return AmqpAccess(app)
+    with suppress(ImportError):  # what it would need is not installed: it is none of ours
+        transport = connection.get_transport_cls()
+        if issubclass(transport, redis.Transport):
+            return RedisAccess(app)
+        if issubclass(transport, pyamqp.Transport):
+            return AmqpAccess(app)
     raise ConfigError(f"celery_ha cannot use the broker {connection.as_uri()}: {_USABLE}")
 
 
