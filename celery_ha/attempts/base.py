@@ -85,9 +85,9 @@ class Attempts(ABC):
     def settle(self, lease: str, settle: Sequence[tuple[Settlement, float]]) -> bool:
         """End attempts of an open lease, each with the seconds for which an end is remembered.
 
-        ``ACK``, ``DEAD``: the message has come to its end. ``RELEASE``: it runs again, and the attempt counts
-        if there is a payload (its ledger raised the count). ``DEFER``: it did not start after all. An
-        attempt that is not the lease's, or not written down, is skipped.
+        ``ACK``: the message has come to its end. ``RELEASE``: it is delivered again, and the attempt counts if
+        there is a payload (its ledger raised the count). ``DEFER``: it did not start after all. An attempt
+        that is not the lease's, or not written down, is skipped.
 
         Returns:
             False: the lease is not open, nothing changed.

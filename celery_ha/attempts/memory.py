@@ -104,7 +104,7 @@ class MemoryAttempts(Attempts):
             message = "" if attempt is None else attempt.message
             if attempt is None or self._tries[message].claim != item.claim:
                 continue
-            if item.ending in {Ending.ACK, Ending.DEAD}:
+            if item.ending is Ending.ACK:
                 self._tries[message] = _Try(ended_until=server.now() + memory)
             else:
                 counts = item.ending is Ending.RELEASE and item.payload is not None

@@ -10,7 +10,7 @@ from celery_ha.attempts.base import Attempt, Attempts, Earlier, Started
 from celery_ha.model import Ending, Settlement
 from celery_ha.store.redis.store import RedisStore
 
-_LETTER = {Ending.ACK: "a", Ending.DEAD: "d", Ending.RELEASE: "r", Ending.DEFER: "u"}
+_LETTER = {Ending.ACK: "a", Ending.RELEASE: "r", Ending.DEFER: "u"}
 _ANSWER = {1: Started.YES, 0: Started.CLOSED, -1: Started.NOT_NOW}
 
 

@@ -180,7 +180,7 @@ class ZooKeeperAttempts(Attempts):
         if found.claim != item.claim:
             # Somebody else's by now; or ended by us before, in a call whose answer was lost.
             return [listed] if self._link.ask(exists(listed.path))[0] is not None else []
-        if item.ending in {Ending.ACK, Ending.DEAD}:
+        if item.ending is Ending.ACK:
             gone = Delete(self._path("tries", message), found.version)
             remembered = [] if memory <= ACK_SENT or ended else [Create(self._path("ends", message))]
             return [listed, gone, *remembered]

@@ -14,8 +14,6 @@ from celery_ha.brokers.base import NodeBroker
 from celery_ha.brokers.unacked import Delivery, Unacked
 from celery_ha.model import Claim, Ending, Settlement
 
-_ENDS = frozenset({Ending.ACK, Ending.DEAD})
-
 
 class AmqpBroker(NodeBroker):
     """A worker's broker, on RabbitMQ.
@@ -80,8 +78,7 @@ class AmqpBroker(NodeBroker):
     def _remembered(self, settle: Sequence[Settlement]) -> list[tuple[Settlement, float]]:
         """Each ending, with the seconds for which a message that has ended may still be delivered again."""
         return [
-            (item, ACK_SENT if item.ending in _ENDS and self.unacked.answerable(item.claim) else ACK_OWED)
-            for item in settle
+            (_for_the_record(item), ACK_SENT if self.unacked.answerable(item.claim) else ACK_OWED) for item in settle
         ]
 
     # -- recovery ---------------------------------------------------------------------------
@@ -116,6 +113,11 @@ class AmqpBroker(NodeBroker):
     def widest(self, queue: str, shards: int) -> int:
         """As many as configured: shards beyond, from a larger count used before, are not looked for."""
         return shards
+
+
+def _for_the_record(item: Settlement) -> Settlement:
+    """A dead letter has come to its end when its copy is confirmed: until then it must be delivered again."""
+    return Settlement(item.claim, Ending.RELEASE) if item.ending is Ending.DEAD else item
 
 
 def _stub(task: str) -> bytes:

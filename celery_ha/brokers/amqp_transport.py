@@ -10,23 +10,24 @@ except that tasks are published with an id, and with confirms.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
-import amqp
 from kombu.transport import pyamqp
 
+from celery_ha.brokers.amqp_consumers import Consumers
+from celery_ha.brokers.amqp_dead import DeadLetterBox
 from celery_ha.brokers.intake import Intake
 from celery_ha.brokers.ledger import Ledger
 from celery_ha.brokers.turns import Turns
 from celery_ha.brokers.unacked import OWN_ID, Delivery
 from celery_ha.envelope import DELIVERIES
-from celery_ha.errors import StoreUnavailable
+from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.model import Claim, Ending, Settlement
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Where dead letters go: a queue, and the header that says why.
-DEAD_QUEUE, DEAD_HEADER = "_ha.dead", "ha_dead"
 #: Seconds before a message that waits for the end of an earlier attempt is asked about again, and before
 #: a store that did not answer is.
 ASK_AGAIN, STORE_AGAIN = 0.1, 1.0
@@ -74,9 +73,12 @@ class ClaimingChannel(pyamqp.Channel):
         self.intake: Intake | None = None
         self._ledger: Ledger | None = None
         self._broker: AmqpBroker
-        self._dead: Any = None
+        self._dead = DeadLetterBox(self.connection)
+        self._consumers = Consumers(super().basic_cancel)
+        #: Whether what is settled is soon told to RabbitMQ.
+        self.attended = True
         #: Ask the store nothing before this time: it did not answer.
-        self._quiet_until = 0.0
+        self._quiet_until = self._ask_at = 0.0
         self.qos = Endings(lambda: self._ledger)
 
     # -- publishing -------------------------------------------------------------------------
@@ -98,18 +100,26 @@ class ClaimingChannel(pyamqp.Channel):
 
     # -- consuming --------------------------------------------------------------------------
 
+    def basic_qos(self, prefetch_size: int, prefetch_count: int, a_global: bool, **kwargs: Any) -> Any:  # noqa: FBT001
+        self._consumers.credit = prefetch_count
+        return super().basic_qos(prefetch_size, prefetch_count, a_global, **kwargs)
+
     def basic_consume(
-        self, queue: str = "", *args: Any, callback: Any = None, no_ack: bool = False, **kwargs: Any
+        self, queue: str = "", consumer_tag: str = "", *, callback: Any = None, no_ack: bool = False, **kwargs: Any
     ) -> Any:
+        subscribe = partial(super().basic_consume, queue, **kwargs)
         intake = self.connection.client.intake
-        if intake is not None and not no_ack:
-            self._bind(intake)
-            deliver = callback
+        if intake is None or no_ack:
+            return subscribe(consumer_tag=consumer_tag, callback=callback, no_ack=no_ack)
+        self._bind(intake)
 
-            def callback(message: Any) -> None:
-                self._arrived(queue, message, deliver)
+        def arrived(message: Any) -> None:
+            self._arrived(queue, message, callback)
 
-        return super().basic_consume(queue, *args, callback=callback, no_ack=no_ack, **kwargs)
+        return self._consumers.add(consumer_tag, lambda tag: subscribe(consumer_tag=tag, callback=arrived))
+
+    def basic_cancel(self, consumer_tag: str, **kwargs: Any) -> Any:
+        return super().basic_cancel(self._consumers.remove(consumer_tag), **kwargs)
 
     def _bind(self, intake: Intake) -> None:
         """From here on deliveries come under the lease the node has now."""
@@ -155,6 +165,9 @@ class ClaimingChannel(pyamqp.Channel):
             self._quiet_until = time.monotonic() + STORE_AGAIN
             return False
         if earlier.running:
+            if not delivery.stuck:
+                delivery.stuck = True
+                self._consumers.wait(delivery.message.delivery_info["consumer_tag"])
             return False
         if earlier.ended and delivery.attempt.once:
             self._broker.unacked.settled.append(Settlement(delivery.claim, Ending.ACK))
@@ -185,9 +198,13 @@ class ClaimingChannel(pyamqp.Channel):
             return None
         intake.check()
         self.pay()
-        if now >= self._quiet_until:
+        if not self._broker.unacked.aside:
+            return None
+        if now >= max(self._quiet_until, self._ask_at):
+            self._ask_at = now + ASK_AGAIN
             self._ask_again()
-        return ASK_AGAIN if self._broker.unacked.aside else None
+            self._consumers.renew()
+        return ASK_AGAIN
 
     def pay(self) -> None:
         """Settle what has ended, and tell RabbitMQ; what the store does not answer for is told later."""
@@ -197,10 +214,16 @@ class ClaimingChannel(pyamqp.Channel):
         if now >= self._quiet_until:
             try:
                 self._settle(intake, now)
+            except Fenced:
+                pass  # nothing is owed any more; what was settled before is said
             except StoreUnavailable as exc:
                 logger.warning("What has ended is told later: %s", exc)
                 self._quiet_until = now + STORE_AGAIN
         self._flush()
+
+    def rest(self) -> None:
+        """No turns any more: RabbitMQ may close the connection before it hears of what ends now."""
+        self.attended = False
 
     def _settle(self, intake: Intake, now: float) -> None:
         if intake.stock_due(now):
@@ -238,23 +261,8 @@ class ClaimingChannel(pyamqp.Channel):
             pyamqp.Channel.basic_reject(delivery.channel, delivery.tag, requeue=True)
             return
         if item.ending is Ending.DEAD:
-            self._bury(delivery, item.reason)
+            self._dead.put(delivery, item.reason)
         pyamqp.Channel.basic_ack(delivery.channel, delivery.tag)
-
-    def _bury(self, delivery: Delivery, reason: str) -> None:
-        """A copy to the dead letters, confirmed before the message itself is acked.
-
-        **Failure:** dying in between leaves the copy, and a message that ends again as this one did.
-        """
-        if self._dead is None or not self._dead.is_open:
-            self._dead = self.connection.channel()
-            self._dead.queue_declare(DEAD_QUEUE, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"})
-        why = {"reason": reason, "queue": delivery.queue, "at": time.time()}
-        headers = {**delivery.headers, DEAD_HEADER: json.dumps(why)}
-        properties = {**delivery.message.properties, "application_headers": headers, "delivery_mode": 2}
-        # It has ended under its own id: whoever publishes it again publishes another message.
-        properties["message_id"] = f"{OWN_ID}{uuid4().hex}"
-        self._dead.basic_publish(amqp.Message(delivery.message.body, **properties), routing_key=DEAD_QUEUE)
 
 
 class ClaimingConnection(pyamqp.Connection):

@@ -9,6 +9,7 @@ from typing import Any
 import redis as redis_py
 from kombu.exceptions import OperationalError
 from kombu.transport import pyamqp, redis
+from kombu.utils.url import maybe_sanitize_url
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -126,7 +127,8 @@ def access_to(app: Any) -> RedisAccess | AmqpAccess:
             return RedisAccess(app)
         if issubclass(transport, pyamqp.Transport):
             return AmqpAccess(app)
-    raise ConfigError(f"celery_ha cannot use the broker {connection.as_uri()}: {_USABLE}")
+    # Not as_uri(), which needs the transport.
+    raise ConfigError(f"celery_ha cannot use the broker {maybe_sanitize_url(str(app.conf.broker_url))}: {_USABLE}")
 
 
 def redis_access(app: Any) -> RedisAccess:

@@ -40,6 +40,9 @@ class ClaimingPoller(MultiChannelPoller):
     def pay(self) -> None:
         """Nothing: whoever settles tells the server."""
 
+    def rest(self) -> None:
+        """Nothing, for the same reason."""
+
     def on_poll_init(self, poller: Any) -> None:
         self._on_loop = True
         super().on_poll_init(poller)

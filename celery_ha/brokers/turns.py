@@ -18,6 +18,9 @@ class Turning(Protocol):
     def pay(self) -> None:
         """Settle what has ended and say so."""
 
+    def rest(self) -> None:
+        """Turns are over: what is settled from now on may never be said."""
+
 
 class Turns:
     """Gives channels their turn, and wakes the loop when another thread has news for it."""
@@ -61,6 +64,12 @@ class Turns:
         """Have every channel say what has ended, with no turn to come."""
         for channel in tuple(self._channels):
             channel.pay()
+
+    def rest(self) -> None:
+        """The loop will not turn any more; what ends from now on is said by :meth:`pay`, if at all."""
+        self.pay()
+        for channel in tuple(self._channels):
+            channel.rest()
 
     def wake(self) -> None:
         """Make the loop take another turn; from any thread. Its own takes one anyway."""

@@ -31,6 +31,8 @@ class Delivery:
     queue: str
     #: Hands it to Celery.
     deliver: Callable[[Any], Any]
+    #: It waits for the end of an earlier attempt.
+    stuck: bool = False
 
     @property
     def alive(self) -> bool:
@@ -82,9 +84,9 @@ class Unacked:
         return self._deliveries.pop(claim, None)
 
     def answerable(self, claim: str) -> bool:
-        """Whether RabbitMQ waits for what becomes of it."""
+        """Whether RabbitMQ waits for what becomes of it, and will be told in a moment."""
         found = self._deliveries.get(claim)
-        return found is not None and found.alive
+        return found is not None and found.alive and bool(found.channel.attended)
 
     def delivered(self) -> frozenset[str]:
         """Claims that were handed to Celery and that RabbitMQ waits for."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celery.worker import consumer, state
+from kombu.common import ignore_errors
 from kombu.utils.imports import symbol_by_name
 
 from celery_ha.errors import Fenced, StoreUnavailable
@@ -30,6 +31,8 @@ class Consumer(consumer.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.node = kwargs["app"].ha.node
         self.gate = Gate(self.node)
+        #: Of the connection there is, or was last.
+        self._cycle: Any = None
         super().__init__(*args, **kwargs)
         self.node.concurrency = lambda: int(self.pool.num_processes or 1)
         self.node.later = self.timer.call_after
@@ -53,8 +56,8 @@ class Consumer(consumer.Consumer):
             connection = super().connect()
             connection.intake = self.node
             connection.dead_letters_max = self.node.config.dead_letters_max
-            cycle = connection.transport.cycle
-            self.node.wake, self.node.tell = cycle.wake, cycle.pay
+            self._cycle = connection.transport.cycle
+            self.node.wake = self._cycle.wake
             self.node.reconnected()
             self._revoked.read()
         except StoreUnavailable as exc:
@@ -234,12 +237,17 @@ class Consumer(consumer.Consumer):
         self.node.drain()
         super().stop()
         self.node.claims.give_back_idle()
-        self.node.tell()
+        self._say("rest")
         self.node.unpack()
 
     def shutdown(self) -> None:
         """The pool is gone: say goodbye before the connection goes."""
         self.perform_pending_operations()
         self.node.close()
-        self.node.tell()
+        self._say("pay")
         super().shutdown()
+
+    def _say(self, what: str) -> None:
+        """Where that is not done by whoever settles: tell the broker what has ended, while there is a connection."""
+        if self._cycle is not None:
+            ignore_errors(self, getattr(self._cycle, what))

@@ -74,9 +74,6 @@ class WorkerNode:
         self.concurrency: Callable[[], int] = lambda: concurrency
         #: Wakes the main loop, from any thread.
         self.wake: Callable[[], None] = lambda: None
-        #: Says what has ended over the channel, where that is not said by the call that settles it; from the
-        #: main loop's thread.
-        self.tell: Callable[[], None] = lambda: None
         #: Runs a function on the main loop after some seconds.
         self.later: Callable[[float, Callable[[], None]], Any] = lambda _delay, call: call()
         #: Raises the prefetch count for one message that waits here without wanting a slot; what it

@@ -14,7 +14,7 @@ import pytest
 from celery import Celery
 
 from celery_ha import HA
-from celery_ha.brokers.amqp_transport import DEAD_HEADER, DEAD_QUEUE
+from celery_ha.brokers.amqp_dead import DEAD_HEADER, DEAD_QUEUE
 from celery_ha.errors import ConfigError
 from celery_ha.store.base import Store
 from celery_ha.store.redis import RedisStore

@@ -27,7 +27,7 @@ local function write_waiting(message, count)
   end
 end
 
--- One ending: a/d came to its end, R goes back and counts, r goes back and does not, u did not start.
+-- One ending: a came to its end, R goes back and counts, r goes back and does not, u did not start.
 local function settle_one(lease, letter, claim, memory)
   local index = key('attempts:' .. lease)
   local listed = redis.call('HGET', index, claim)
@@ -36,7 +36,7 @@ local function settle_one(lease, letter, claim, memory)
   local message = cjson.decode(listed)[1]
   local known = attempt_of(message)
   if not known or known.lease ~= lease or known.claim ~= claim then return end
-  if letter == 'a' or letter == 'd' then
+  if letter == 'a' then
     redis.call('SET', key('try:' .. message), 'e 0  ', 'EX', memory)
   else
     write_waiting(message, known.count + (letter == 'R' and 1 or 0))
