@@ -28,6 +28,8 @@ class AmqpBroker(NodeBroker):
         StoreUnavailable: the store could not be reached in time; the call may have happened.
     """
 
+    hands_over = True
+
     def __init__(self, attempts: Attempts, unacked: Unacked | None = None) -> None:
         self._attempts = attempts
         self.unacked = unacked or Unacked()

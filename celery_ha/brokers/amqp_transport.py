@@ -247,9 +247,12 @@ class ClaimingChannel(pyamqp.Channel):
 
     def _flush(self) -> None:
         """Tell RabbitMQ what was settled; by the loop's own thread."""
-        unacked = self._broker.unacked
-        while unacked.settled:
-            self._answer(unacked.settled.popleft())
+        settled, now = self._broker.unacked.settled, []
+        while settled:
+            now.append(settled.popleft())
+        # The oldest first: what goes back to a quorum queue is delivered again in the order it came back.
+        for item in sorted(now, key=lambda item: int(item.claim.rpartition(".")[2])):
+            self._answer(item)
 
     def _answer(self, item: Settlement) -> None:
         if item.ending is Ending.DEFER:

@@ -113,6 +113,9 @@ class Broker(ClaimBroker, RecoveryBroker, ABC):
 class NodeBroker(HoldingBroker, RecoveryBroker, ABC):
     """What a worker needs of a broker, however its messages come to it."""
 
+    #: The broker itself gives a shard to the next of its consumers, as soon as the connection of the first is closed.
+    hands_over = False
+
     @abstractmethod
     def holds(self, lease: str, claim: str) -> bool:
         """Whether an open lease has this claim in flight."""

@@ -120,9 +120,8 @@ def access_to(app: Any) -> RedisAccess | AmqpAccess:
     Raises:
         ConfigError: it is of a kind celery_ha does not support.
     """
-    connection = app.connection_for_read()
     with suppress(ImportError):  # what it would need is not installed: it is none of ours
-        transport = connection.get_transport_cls()
+        transport = app.connection_for_read().get_transport_cls()
         if issubclass(transport, redis.Transport):
             return RedisAccess(app)
         if issubclass(transport, pyamqp.Transport):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from celery.worker import consumer, state
@@ -17,6 +17,7 @@ from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.pool import GuardedPool
 from celery_ha.worker.reconnect import drop_waiting, finish_writes
 from celery_ha.worker.revocations import Shared
+from celery_ha.worker.standby import Standby
 from celery_ha.worker.starts import Starts
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Consumer(consumer.Consumer):
         self.gate = Gate(self.node)
         #: Of the connection there is, or was last.
         self._cycle: Any = None
+        self._standby = Standby(self)
         super().__init__(*args, **kwargs)
         self.node.concurrency = lambda: int(self.pool.num_processes or 1)
         self.node.later = self.timer.call_after
@@ -191,11 +193,16 @@ class Consumer(consumer.Consumer):
         if self.connection is None or self.task_consumer is None:
             return
         wanted, now = self.node.shards(), self._selected_shards()
-        for queue in sorted(now - wanted):
+        leave = now - wanted - self._standby.still(wanted)
+        for queue in sorted(leave):
             self.cancel_task_queue(queue)
-        if now - wanted:
-            self._let_go(frozenset(now - wanted))
-        for queue in sorted(wanted - now):
+        if leave:
+            self._let_go(frozenset(leave))
+        self._subscribe(wanted - now)
+        self._standby.later()
+
+    def _subscribe(self, queues: Iterable[str]) -> None:
+        for queue in sorted(queues):
             self._select(queue)
             self.add_task_queue(queue)
 
@@ -218,6 +225,8 @@ class Consumer(consumer.Consumer):
             queues.deselect(queue)
         for queue in sorted(wanted):
             self._select(queue)
+        self._standby.clear()
+        self._standby.later()
 
     def _select(self, queue: str) -> None:
         """What is selected is consumed again after a reconnect, and let go of when it moves on.

@@ -28,7 +28,7 @@ from celery_ha.worker.custody import Custody
 from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.life import Life
 from celery_ha.worker.page import TrustPage
-from celery_ha.worker.shards import owned_shards
+from celery_ha.worker.shards import owned_shards, standby_shards
 from celery_ha.worker.stock import SOON, Stock
 
 logger = logging.getLogger(__name__)
@@ -308,6 +308,12 @@ class WorkerNode:
     def shards(self) -> frozenset[str]:
         """The shards this node consumes now."""
         return owned_shards(self.name, self._shards, self._known_members())
+
+    def standbys(self) -> dict[str, str]:
+        """The shards to subscribe to behind their owner, each with the owner; none where that is of no use."""
+        if not self.broker.hands_over or self._draining:
+            return {}
+        return standby_shards(self.name, self._shards, self._known_members())
 
     def is_shard(self, queue: str) -> bool:
         base, _, index = queue.rpartition(".")
