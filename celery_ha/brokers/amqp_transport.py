@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, cast
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 #: Seconds before a message that waits for the end of an earlier attempt is asked about again, and before
 #: a store that did not answer is.
 ASK_AGAIN, STORE_AGAIN = 0.1, 1.0
+#: Seconds for which the end of an attempt waits for a start to travel with.
+LAZY = 0.05
 
 _numbers = count(1)
 
@@ -79,6 +81,8 @@ class ClaimingChannel(pyamqp.Channel):
         self.attended = True
         #: Ask the store nothing before this time: it did not answer.
         self._quiet_until = self._ask_at = 0.0
+        #: When there was last nothing that only RabbitMQ has been told of.
+        self._acked_at = 0.0
         self.qos = Endings(lambda: self._ledger)
 
     # -- publishing -------------------------------------------------------------------------
@@ -199,7 +203,7 @@ class ClaimingChannel(pyamqp.Channel):
         intake.check()
         self.pay()
         if not self._broker.unacked.aside:
-            return None
+            return LAZY if intake.ledger.owes else None
         if now >= max(self._quiet_until, self._ask_at):
             self._ask_at = now + ASK_AGAIN
             self._ask_again()
@@ -230,12 +234,42 @@ class ClaimingChannel(pyamqp.Channel):
             intake.between_claims()
         owed = intake.ledger.owed()
         if not owed:
+            self._acked_at = now
             return
+        plain = self._ack_at_once(owed)
+        if plain and self.attended and now < self._acked_at + LAZY:
+            return  # the next start carries them, or a later turn
+        self._acked_at = now
         if intake.settle(owed):
             intake.ledger.confirmed(owed)
         else:
             self._quiet_until = now + STORE_AGAIN
             intake.refused()
+
+    def _ack_at_once(self, owed: Sequence[Settlement]) -> bool:
+        """Tell RabbitMQ of what has simply ended, before the store: the next message comes the sooner.
+
+        It is safe whatever became of the lease: a message that has moved on is not this channel's any more.
+
+        Returns:
+            Whether there is nothing else among what is owed.
+
+        **Failure:** dying before the store is told leaves an attempt that seems interrupted, of a message
+        that is gone; or, if the ack was lost too, one that runs again.
+        """
+        plain = True
+        for item in owed:
+            if item.ending is Ending.ACK:
+                self._ack(item.claim)
+            else:
+                plain = False
+        return plain
+
+    def _ack(self, claim: str) -> None:
+        delivery = self._broker.unacked.get(claim)
+        if delivery is not None and delivery.alive and not delivery.acked:
+            delivery.acked = True
+            pyamqp.Channel.basic_ack(delivery.channel, delivery.tag)
 
     def _ask_again(self) -> None:
         unacked = self._broker.unacked
@@ -257,8 +291,10 @@ class ClaimingChannel(pyamqp.Channel):
     def _answer(self, item: Settlement) -> None:
         if item.ending is Ending.DEFER:
             return
+        if item.ending is Ending.ACK:
+            self._ack(item.claim)
         delivery = self._broker.unacked.pop(item.claim)
-        if delivery is None or not delivery.alive:
+        if delivery is None or not delivery.alive or delivery.acked:
             return
         if item.ending is Ending.RELEASE:
             pyamqp.Channel.basic_reject(delivery.channel, delivery.tag, requeue=True)

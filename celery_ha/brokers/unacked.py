@@ -31,6 +31,8 @@ class Delivery:
     queue: str
     #: Hands it to Celery.
     deliver: Callable[[Any], Any]
+    #: RabbitMQ was told that it has ended.
+    acked: bool = False
     #: It waits for the end of an earlier attempt.
     stuck: bool = False
 
@@ -91,7 +93,7 @@ class Unacked:
     def delivered(self) -> frozenset[str]:
         """Claims that were handed to Celery and that RabbitMQ waits for."""
         found = tuple(self._deliveries.values())
-        return frozenset(item.claim for item in found if item.alive and item.claim not in self.aside)
+        return frozenset(item.claim for item in found if item.alive and not item.acked and item.claim not in self.aside)
 
     def forget_dead(self) -> None:
         """Their connection is gone: RabbitMQ delivers them again, and what runs ends by its attempt."""
