@@ -20,7 +20,7 @@ import kombu
 from benchmarks import report
 from benchmarks.report import Figure, median, p99, paired
 from benchmarks.stage import folder, ha_app, private_server
-from celery_ha.amqp import NEVER_DROP
+from celery_ha.rabbitmq import NEVER_DROP
 from tests.support.fleet import eventually, fleet
 from tests.support.rabbit import Rabbit, rabbit_is_here
 from tests.support.scene import Scene, first_start_after, scene

@@ -13,15 +13,12 @@ from celery_ha import config
 from celery_ha.brokers.connection import Connection
 from celery_ha.delays import led_through
 from celery_ha.keys import base_of, shard_names
+from celery_ha.rabbitmq import make_quorum, on_rabbitmq
 from celery_ha.routing import Router
 from celery_ha.worker.claimed import guarded
 
 #: The setting that says which queues are sharded.
 SHARDED = "ha_queues"
-
-#: RabbitMQ drops a message that was given back more often, whoever gave it back and why. Attempts are
-#: counted by us, and told; without a limit what is given back goes to the end of its queue.
-NEVER_DROP = 2**31 - 1
 
 
 class ShardedQueues(amqp.Queues):
@@ -125,7 +122,7 @@ class AMQP(amqp.AMQP):
             ConfigError: An ``ha_*`` setting cannot be used.
         """
         declared: ShardedQueues = super().Queues(queues, *args, **kwargs)
-        if config.on_rabbitmq(self.app.conf):
+        if on_rabbitmq(self.app.conf):
             declared.on_rabbitmq()
         declared.shard(config.read(self.app).queues)
         return declared
@@ -141,24 +138,6 @@ class AMQP(amqp.AMQP):
         changed = {**(args[0] if args else {}), **kwargs}
         if "queues" in self.__dict__ and any(key in changed for key in self.app.conf._to_keys(SHARDED)):  # noqa: SLF001
             self.queues.shard(config.read(self.app).queues)
-
-
-def make_quorum(queue: kombu.Queue, *, single: bool = False) -> None:
-    """Have a queue declared as RabbitMQ's quorum queue, unless it was declared as something else.
-
-    Args:
-        queue: changed in place.
-        single: it is consumed by one worker at a time.
-    """
-    arguments = dict(queue.queue_arguments or {})
-    other = arguments.get("x-queue-type", "quorum") != "quorum" or "x-max-priority" in arguments
-    if other or queue.exclusive or queue.auto_delete or not queue.durable:
-        return
-    arguments.setdefault("x-queue-type", "quorum")
-    arguments.setdefault("x-delivery-limit", NEVER_DROP)
-    if single:
-        arguments.setdefault("x-single-active-consumer", True)
-    queue.queue_arguments = arguments
 
 
 def _shard_of(base: kombu.Queue, name: str) -> kombu.Queue:

@@ -37,21 +37,6 @@ CELERY_DEFAULTS: Mapping[str, object] = {
     "beat_scheduler": "celery_ha.beat:Scheduler",
 }
 
-#: The same on RabbitMQ, besides a heartbeat that follows the lease TTL.
-RABBITMQ_DEFAULTS: Mapping[str, object] = {
-    # Replicated, confirmed by a majority, and redelivered in order.
-    "task_default_queue_type": "quorum",
-    "task_create_missing_queue_type": "quorum",
-    # Celery's native delayed delivery does not lead through direct exchanges.
-    "task_default_exchange_type": "topic",
-    "task_create_missing_queue_exchange_type": "topic",
-}
-
-#: URL schemes of RabbitMQ.
-_RABBITMQ = ("amqp", "amqps", "pyamqp")
-#: RabbitMQ gives a silent connection up after so many heartbeats.
-_HEARTBEATS = 2.5
-
 
 def _refuse(name: str, value: object, wanted: str) -> ConfigError:
     return ConfigError(f"{SETTING}{name} is {value!r}; write {wanted}")
@@ -297,21 +282,7 @@ def defaults_for(config: Config, conf: Any) -> dict[str, object]:
     """
     if not config.defaults:
         return {}
-    wanted = dict(CELERY_DEFAULTS)
-    if on_rabbitmq(conf):
-        wanted |= {**RABBITMQ_DEFAULTS, "broker_heartbeat": max(1, int(config.lease_ttl / _HEARTBEATS))}
-    return {key: value for key, value in wanted.items() if not is_set(conf, key)}
-
-
-def on_rabbitmq(conf: Any) -> bool:
-    """Whether the broker of an app is a RabbitMQ, as its URL says.
-
-    Args:
-        conf: ``app.conf``.
-    """
-    url = conf.broker_read_url or conf.broker_url or ""
-    first = url[0] if isinstance(url, (list, tuple)) and url else url
-    return str(first).partition("://")[0] in _RABBITMQ
+    return {key: value for key, value in CELERY_DEFAULTS.items() if not is_set(conf, key)}
 
 
 def _canonical_name(key: object, prefix: str | None) -> str | None:

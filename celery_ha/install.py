@@ -18,7 +18,7 @@ from celery_ha.attempts.choose import attempts_in
 from celery_ha.brokers.amqp import AmqpBroker
 from celery_ha.brokers.base import NodeBroker
 from celery_ha.brokers.connect import RedisAccess, access_to
-from celery_ha.config import Config, defaults_for, found, on_rabbitmq, read
+from celery_ha.config import Config, defaults_for, found, read
 from celery_ha.delays import lasting
 from celery_ha.errors import ConfigError, KeyRefused, StoreUnavailable
 from celery_ha.failover.namesake import make_sure_of
@@ -27,6 +27,7 @@ from celery_ha.locks.lock import Lock
 from celery_ha.locks.publish import publishing
 from celery_ha.locks.terms import OnLost, Terms
 from celery_ha.parking.redis import RedisParking
+from celery_ha.rabbitmq import on_rabbitmq, rabbitmq_defaults
 from celery_ha.store.base import LockStore, Store, Uniques
 from celery_ha.store.choose import store_from_url
 from celery_ha.store.redis.store import RedisStore
@@ -110,7 +111,8 @@ class HA:
         Asked when the configuration is loaded, which is before a worker reads it; ``ha_*`` settings
         may still change afterwards, so none but the switch and the TTL are looked at.
         """
-        self.changed = defaults_for(_for_defaults(found(self.app.conf)), self.app.conf)
+        conf, config = self.app.conf, _for_defaults(found(self.app.conf))
+        self.changed = {**defaults_for(config, conf), **rabbitmq_defaults(config, conf)}
         return {**self.changed, "worker_consumer": CONSUMER}
 
     # -- store ------------------------------------------------------------------------------

@@ -11,13 +11,13 @@ from typing import Any
 import kombu
 import pytest
 
-from celery_ha.amqp import make_quorum
 from celery_ha.attempts.memory import AttemptsServer, MemoryAttempts
 from celery_ha.brokers.amqp import AmqpBroker
 from celery_ha.brokers.amqp_dead import DEAD_HEADER, DEAD_QUEUE
 from celery_ha.brokers.connection import Connection
 from celery_ha.brokers.ledger import Ledger
 from celery_ha.model import Node, Settlement, Verdict
+from celery_ha.rabbitmq import make_quorum
 from celery_ha.store.memory import MemoryServer, MemoryStore
 from tests.support.fleet import eventually
 from tests.support.rabbit import Rabbit
