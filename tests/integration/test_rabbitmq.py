@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import kombu
@@ -22,6 +23,7 @@ from celery_ha.store.zookeeper import ZooKeeperStore
 from tests.support.fleet import Worker, eventually
 from tests.support.rabbit import Rabbit
 from tests.support.scene import Scene, first_start_after, wait_exit
+from tests.support.zookeeper import ensemble
 
 TTL = 3.0
 
@@ -214,6 +216,35 @@ def _letters_if_any(stage: Stage) -> list[Any]:
         return stage.dead_letters()
     except Exception:  # noqa: BLE001 - there is no such queue before the first of them
         return []
+
+
+def test_one_zookeeper_of_three_killed_gives_nobody_up_and_stops_nothing_for_a_session(
+    make_module_scene: Callable[..., Scene], rabbit: Rabbit
+):
+    # Given workers at work whose store is an ensemble, and sessions of 3 s
+    session = 3.0
+    with ensemble() as servers:
+        url = f"zookeeper://{','.join(server.host for server in servers)}/rabbit?session_timeout={session:g}"
+        broker, conf = rabbit.url(), json.dumps({"ha_store": url})
+        scene = make_module_scene(ttl=10.0, broker=broker, PROBE_CONF=conf)
+        stage = Stage(scene, ZooKeeperStore(url), broker)
+        stage.gather(2)
+        before = stage.leases
+        with scene.stream(0.05, 0.01) as keys:
+            scene.wait_started(keys, 20)
+            # When one of its servers is killed
+            servers[0].stop()
+            at = time.time()
+            eventually(lambda: time.time() - at > 2 * session, why="sessions would be over by now")
+        # Then everything runs, once, and it never stopped for as long as a session may be silent
+        scene.wait_ended(keys)
+        assert scene.ledger.doubled(keys, []) == {}
+        starts = sorted(run.start for run in scene.ledger.runs() if run.key in keys)
+        assert max(later - one for one, later in pairwise(starts)) < session
+        # And nobody was given up
+        assert stage.leases == before
+        stage.store.close()
+        scene.fleet.close()
 
 
 def test_rabbitmq_without_a_store_is_refused_with_a_sentence():
