@@ -117,8 +117,9 @@ def kill(stage: Scene) -> Takeover:
     keys = stage.publish("order", stage.keys_on(stage.shards(victim), 60), SECONDS)
     stage.wait_started(keys, 10)
     harm = stage.kill(victim)
-    started = {run.key for run in stage.ledger.runs() if run.key in keys}
-    running = {run.key for run in stage.ledger.runs() if run.key in keys and run.end is None}
+    before = [run for run in stage.ledger.runs() if run.key in keys and run.start <= harm.at]
+    started = {run.key for run in before}
+    running = {run.key for run in before if run.node == victim.name and run.end is None}
     found = [
         eventually(first_start_after(stage.ledger, some, harm.at, elsewhere=victim.name)) - harm.at if some else 0.0
         for some in (set(keys) - started, running)
