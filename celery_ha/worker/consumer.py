@@ -15,7 +15,7 @@ from celery_ha.locks.unique import HEADER
 from celery_ha.worker.gate import Gate, claim_of, gated
 from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.pool import GuardedPool
-from celery_ha.worker.reconnect import drop_waiting, finish_writes
+from celery_ha.worker.reconnect import drop_waiting, finish_writes, watch_again
 from celery_ha.worker.revocations import Shared
 from celery_ha.worker.standby import Standby
 from celery_ha.worker.starts import Starts
@@ -65,6 +65,7 @@ class Consumer(consumer.Consumer):
         except StoreUnavailable as exc:
             raise ConnectionError(str(exc)) from exc  # Celery tries again
         self._select_shards()
+        watch_again(self.pool)
         return connection
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
