@@ -48,6 +48,10 @@ def _seconds(name: str, value: object) -> float:
     return float(value)
 
 
+def _seconds_or_none(name: str, value: object) -> float | None:
+    return None if value is None else _seconds(name, value)
+
+
 def _count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise _refuse(name, value, "a whole number, 1 or more")
@@ -159,6 +163,11 @@ class Config:
     #: Dead letters kept in the broker's database, the oldest dropped beyond it; default 10000. More: nothing is
     #: lost before you look. Fewer: less memory in the broker.
     dead_letters_max: int = field(default=10_000, metadata=_setting(_count))
+
+    #: How long a dead letter is kept, whether or not anybody looked at it; seconds, default None: until it is retried
+    #: or dropped by hand. Workers drop what is older, within half a minute. Longer: more time to look. Shorter: what
+    #: messages carry does not stay longer than you may keep it.
+    dead_letters_ttl: float | None = field(default=None, metadata=_setting(_seconds_or_none))
 
     #: Whether Celery's own defaults are changed (:data:`CELERY_DEFAULTS`), where you have not set
     #: them yourself; default True. False: early acks stay early, and what they lose stays lost.

@@ -22,6 +22,7 @@ from celery_ha.config import Config, defaults_for, found, read
 from celery_ha.delays import lasting
 from celery_ha.errors import ConfigError, KeyRefused, StoreUnavailable
 from celery_ha.failover.namesake import make_sure_of
+from celery_ha.flower.install import show_in_flower
 from celery_ha.keys import name_of
 from celery_ha.locks.lock import Lock
 from celery_ha.locks.publish import publishing
@@ -85,6 +86,7 @@ class HA:
         app._get_backend = self._guarded_backend(app._get_backend)  # noqa: SLF001 - the only seam
         # Every way to publish ends here: apply_async, canvas, beat, retry.
         app.send_task = publishing(self, lasting(app.send_task, lambda: on_rabbitmq(app.conf)))
+        show_in_flower()
 
     @cached_property
     def config(self) -> Config:
@@ -127,25 +129,28 @@ class HA:
     def _store(self) -> Store:
         return self.make_store()
 
-    def make_store(self, timeout: float | None = None, ttl: float | None = None) -> Store:
+    def make_store(
+        self, timeout: float | None = None, ttl: float | None = None, access: RedisAccess | None = None
+    ) -> Store:
         """Another client of the store, for another lease than this process has already.
 
         Args:
             timeout: seconds for every call; None: ``ha_store_timeout``.
             ttl: seconds that its lease lives; None: ``ha_lease_ttl``.
+            access: to the broker, for who closes it; None: one of its own, which goes with the garbage.
         """
         config = self.config
         timeout, ttl = timeout or config.store_timeout, ttl or config.lease_ttl
         if config.store is not None:
             return store_from_url(config.store, prefix=config.prefix, timeout=timeout, ttl=ttl)
-        access = access_to(self.app)
-        if not isinstance(access, RedisAccess):
+        broker = access or access_to(self.app)
+        if not isinstance(broker, RedisAccess):
             raise ConfigError(
-                f"the broker {access.url} can keep no leases: set ha_store to a Redis or ZooKeeper, such as "
+                f"the broker {broker.url} can keep no leases: set ha_store to a Redis or ZooKeeper, such as "
                 '"redis://localhost:6379/1" or "zookeeper://h1:2181,h2:2181,h3:2181/path"'
             )
         return RedisStore(
-            lambda: access.client(timeout=timeout), prefix=access.key_prefix + config.prefix, timeout=timeout
+            lambda: broker.client(timeout=timeout), prefix=broker.key_prefix + config.prefix, timeout=timeout
         )
 
     @property
@@ -300,6 +305,7 @@ def _finalize(app: Any) -> None:
     ha = getattr(app, "ha", None)
     if isinstance(ha, HA):
         _ = ha.config  # refuses what cannot be used
+        show_in_flower()
 
 
 # Not the on_after_finalize signal: Celery swallows what its receivers raise.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from celery_ha.beat.seat import OFFICE
 from celery_ha.model import Firing
+from celery_ha.store.base import Store
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,14 @@ def overview(app: Any) -> Overview:
         StoreUnavailable: the store did not answer.
     """
     # Of its own: the one of this process may be busy with the lease of a worker.
-    store = app.ha.make_store()
-    try:
-        there, history = store.firings.read(OFFICE), store.firings.history()
-        nodes = store.court.look().nodes
-    finally:
-        store.close()
+    with closing(app.ha.make_store()) as store:
+        return overview_of(store)
+
+
+def overview_of(store: Store) -> Overview:
+    """The same from a store that nobody else uses now."""
+    there, history = store.firings.read(OFFICE), store.firings.history()
+    nodes = store.court.look().nodes
     leader = nodes.get(there.leader or "")
     return Overview(
         leader=None if leader is None else leader.name,
@@ -61,6 +65,23 @@ def overview(app: Any) -> Overview:
         entries=tuple(_entry(firing) for _, firing in sorted(there.firings.items())),
         history=tuple(history),
     )
+
+
+def described(found: Overview, limit: int) -> dict[str, Any]:
+    """An overview as values that become JSON.
+
+    Args:
+        limit: how many firings of the history, the last one first.
+    """
+    return {
+        "leader": found.leader,
+        "beats": list(found.beats),
+        "entries": [asdict(entry) for entry in found.entries],
+        "history": [
+            {"at": at, "entry": past.entry, "number": past.number, "due": past.due, "by": past.by}
+            for at, past in found.history[:limit]
+        ],
+    }
 
 
 def _entry(firing: Firing) -> Entry:

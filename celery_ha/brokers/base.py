@@ -73,8 +73,8 @@ class ClaimBroker(HoldingBroker, ABC):
         """Settle ended claims, then move up to ``limit`` messages to the lease's in-flight set.
 
         Highest priority first. The first ``slots`` of them are for free slots and carry the mark
-        "started" at once (rule 1). A lease that is not open gets ``Batch(open=False)`` and nothing
-        happens at all.
+        "started" at once (rule 1), unless they were interrupted before (rule 15). A lease that is
+        not open gets ``Batch(open=False)`` and nothing happens at all.
         """
 
 

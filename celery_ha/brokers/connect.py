@@ -75,6 +75,10 @@ class BrokerAccess:
         except OperationalError as exc:
             raise StoreUnavailable(f"the broker {self.url} could not be reached: {exc}") from exc
 
+    def close(self) -> None:
+        """Drop the connection that the others were modelled on; they stay."""
+        self._connection.release()
+
 
 class AmqpAccess(BrokerAccess):
     """A RabbitMQ."""

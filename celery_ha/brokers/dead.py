@@ -15,6 +15,7 @@ from celery_ha.model import Claim
 CHUNK = 200
 
 RETRY, DROP = Script("celery_ha.brokers", "dead_retry"), Script("celery_ha.brokers", "dead_drop")
+EXPIRE = Script("celery_ha.brokers", "dead_expire")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class DeadLetters:
 
     def newest(self, limit: int) -> list[DeadLetter]:
         """The last ``limit`` of them, the newest first."""
-        return list(islice(self, limit))
+        ids = self._broker._reached(lambda: self._broker.client.zrevrange(self._keys[2], 0, limit - 1, withscores=True))
+        return [letter for at in range(0, len(ids), CHUNK) for letter in self._read(ids[at : at + CHUNK])]
 
     def find(self, wanted: str) -> DeadLetter | None:
         """The letter of this id, or the newest one of the task of this id."""
@@ -85,6 +87,13 @@ class DeadLetters:
         while chunk := list(islice(rest, CHUNK)):
             dropped += int(self._broker._run(DROP, self._keys, [letter.claim.id for letter in chunk]))
         return dropped
+
+    def expire(self, age: float) -> int:
+        """Delete letters that were given up more than ``age`` seconds ago, by the broker's clock; returns how many."""
+        expired = 0
+        while found := int(self._broker._run(EXPIRE, self._keys, [age, CHUNK])):
+            expired += found
+        return expired
 
     def _read(self, ids: Sequence[tuple[bytes | str, float]]) -> Iterator[DeadLetter]:
         names = [name.decode() if isinstance(name, bytes) else name for name, _ in ids]

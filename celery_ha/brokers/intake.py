@@ -6,7 +6,20 @@ from typing import Protocol
 
 from celery_ha.brokers.base import NodeBroker
 from celery_ha.brokers.ledger import Ledger
-from celery_ha.model import Settlement
+from celery_ha.model import Claim, Settlement
+
+
+class Keeping(Protocol):
+    """What may be done with a claim that nobody has opened."""
+
+    #: Attempts that may start before a message is given up.
+    max_deliveries: int
+
+    def mark(self, claim: str) -> bool:
+        """Have the broker mark its attempt started; False: it is not ours (any more)."""
+
+    def condemn(self, claim: Claim) -> None:
+        """Give it up: tell everybody, then keep it among the dead letters."""
 
 
 class Intake(Protocol):
@@ -27,6 +40,10 @@ class Intake(Protocol):
     @property
     def batch_limit(self) -> int:
         """The most messages to claim at once: 1 for a pool that runs tasks inside the read."""
+
+    @property
+    def claims(self) -> Keeping:
+        """What may be done with a message that is not opened."""
 
     def free_slots(self) -> int:
         """Pool slots that would start a task at once."""

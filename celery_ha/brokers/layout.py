@@ -10,6 +10,10 @@ TOMBSTONE = 86_400
 PUBLISH_MEMORY = 600
 
 
+#: Seconds for which a bell that nobody hears is kept; scripts have it too.
+BELL_TTL = 3600
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where everything is, for one broker database."""

@@ -49,6 +49,14 @@ class Ledger:
         """Whether the broker has the attempt marked started."""
         return self._held.get(claim, False)
 
+    def mark(self, claim: str) -> bool:
+        """The broker has the attempt marked started, and the gate has not seen it yet. False: not held any more."""
+        with self._mutex:
+            if claim not in self._held:
+                return False
+            self._held[claim] = True
+            return True
+
     def run(self, claim: str) -> bool:
         """The gate lets the attempt through: the broker has its mark. False: not held any more."""
         with self._mutex:

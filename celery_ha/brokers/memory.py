@@ -16,8 +16,8 @@ from celery_ha.brokers.base import Broker
 from celery_ha.brokers.layout import PUBLISH_MEMORY, Layout
 from celery_ha.model import Batch, Claim, Ending, Settlement
 
-#: How a message shows that it waits for no ETA: only then may its claim be marked started at once.
-_NO_ETA = b'"eta": null'
+#: How a message shows that it waits for no ETA, and that it was interrupted: see ``claim.lua``.
+_NO_ETA, _AGAIN = b'"eta": null', b'"redelivered": true'
 
 
 @dataclass
@@ -54,13 +54,13 @@ class MemoryBrokerServer:
         return [payload for source in sources for payload in self.queues.get(source, ())]
 
     def pop(self, lease: str, source: str, *, started: bool) -> Claim | None:
-        """Move the first message of a source to a lease; marked only if it waits for no ETA."""
+        """Move the first message of a source to a lease; marked only if it is new and waits for no ETA."""
         waiting = self.queue(source)
         if not waiting:
             return None
         payload = waiting.popleft()
         self.last = max(self.last + 1, int(self.now() * 1e6))
-        claim = Claim(f"{lease}.{self.last}", source, payload, started and _NO_ETA in payload)
+        claim = Claim(f"{lease}.{self.last}", source, payload, started and _NO_ETA in payload and _AGAIN not in payload)
         self.flights[lease][claim.id] = claim
         return claim
 

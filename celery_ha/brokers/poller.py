@@ -10,6 +10,9 @@ from typing import Any
 from kombu.transport.redis import MultiChannelPoller
 from kombu.utils.eventio import ERR, READ
 
+#: Kombu 5.6 begins a turn without its loop (solo and green pools) in its own way.
+TURNS_BEGIN_ALIKE = "on_poll_start" in MultiChannelPoller.get.__code__.co_names
+
 
 class ClaimingPoller(MultiChannelPoller):
     """Serves claiming channels next to plain ones.
@@ -46,6 +49,12 @@ class ClaimingPoller(MultiChannelPoller):
     def on_poll_init(self, poller: Any) -> None:
         self._on_loop = True
         super().on_poll_init(poller)
+
+    def get(self, callback: Any, timeout: float | None = None) -> Any:
+        """One turn without a loop."""
+        if not TURNS_BEGIN_ALIKE:
+            self.on_poll_start()
+        return super().get(callback, timeout)
 
     def on_poll_start(self) -> None:
         self._loop_thread = threading.get_ident()

@@ -11,7 +11,7 @@ import redis as redis_py
 from kombu.transport import redis
 from kombu.utils.json import dumps
 
-from celery_ha.brokers.layout import Layout
+from celery_ha.brokers.layout import BELL_TTL, Layout
 from celery_ha.brokers.redis import PUBLISH, publish_command
 
 #: Channels of this process, for the sake of the children it forks.
@@ -63,13 +63,21 @@ class RingingChannel(redis.Channel):
         elif batch is not None:
             super()._put(queue, message, **kwargs)
             batch.add("zadd", f"_ha:bell:{queue}", {"1": 0})
+            batch.add("expire", f"_ha:bell:{queue}", BELL_TTL)
         else:
             self._publish(queue, message)
 
     def _publish(self, queue: str, message: dict[str, Any]) -> None:
         publish_id = str(message["properties"].get("ha_publish_id", ""))
         priority = self._get_message_priority(message, reverse=False)
-        PUBLISH(self.raw, *publish_command(self.layout, queue, priority, dumps(message), publish_id))
+        PUBLISH.quickly(self.raw, *publish_command(self.layout, queue, priority, dumps(message), publish_id))
+
+    def _ring(self, queue: str) -> None:
+        bell = self.layout.bell(queue)
+        with self.raw.pipeline() as together:
+            together.zadd(bell, {"1": 0})
+            together.expire(bell, BELL_TTL)
+            together.execute()
 
     @staticmethod
     def _is_reply(message: dict[str, Any]) -> bool:

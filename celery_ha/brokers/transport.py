@@ -27,6 +27,7 @@ from celery_ha.brokers.poller import ClaimingPoller
 from celery_ha.brokers.publishing import RingingChannel
 from celery_ha.brokers.qos import ClaimQoS
 from celery_ha.brokers.redis import CLAIM, claim_command, read_batch
+from celery_ha.brokers.suspects import Suspects
 from celery_ha.errors import StoreUnavailable
 from celery_ha.lua import not_now
 from celery_ha.model import Batch, Claim, Ending
@@ -61,6 +62,7 @@ class ClaimingChannel(RingingChannel):
         self._quiet_until = 0.0
         self._claimed_as = ""
         self._consumers_of: dict[str, Callable[[Any], Any]] = {}
+        self._suspects = Suspects(self._open)
 
     # -- consuming --------------------------------------------------------------------------
 
@@ -92,7 +94,7 @@ class ClaimingChannel(RingingChannel):
         self._hot = {queue: None, **self._hot}
         if self.asked == "bell":
             # The outstanding wait does not know this queue: end it.
-            self.raw.execute_command("ZADD", self.layout.bell(f"@{self.intake.lease}"), 0, "1")
+            self._ring(f"@{self.intake.lease}")
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
         queue = self._tag_to_queue.get(consumer_tag)
@@ -115,14 +117,18 @@ class ClaimingChannel(RingingChannel):
             return
         if now < self._quiet_until or intake.stock_due(now):
             return  # the next turn of the loop asks
+        self._suspects.open_next(intake)
         self._in_poll, self._brpop_sent_at = self.client.connection, now
-        idle = intake.batch_limit == 0 or (not self._hot and now < self._scan_at)
+        idle = self._limit(intake) == 0 or (not self._hot and now < self._scan_at)
         if idle and not intake.ledger.owes:
             self._ask_bell(intake, queues, timeout)
         elif not idle and self._well_stocked(intake):
             self._in_poll = None  # ask when more is wanted; a start carries what is owed
         else:
             self._ask_claim(intake, queues, now)
+
+    def _limit(self, intake: Intake) -> int:
+        return 0 if self._suspects else intake.batch_limit
 
     def _start_plain(self, timeout: float | None) -> None:
         """Consume a reply queue of kombu's (mingle) the plain way, in turn with claims."""
@@ -158,7 +164,7 @@ class ClaimingChannel(RingingChannel):
         self._asked_queues = names
         self._paid = intake.ledger.owed()
         self._claimed_as = intake.lease
-        limit = self.qos.free(intake.batch_limit)
+        limit = self.qos.free(self._limit(intake))
         slots = min(limit, intake.free_slots())
         keys, args = claim_command(self.layout, intake.lease, names, limit, slots, self._paid)
         self.asked = "claim"
@@ -207,7 +213,7 @@ class ClaimingChannel(RingingChannel):
             self._hot[queue] = None
             if not self.qos.can_consume():
                 # We took the bell and cannot come: let an idle node hear it.
-                self.raw.execute_command("ZADD", self.layout.bell(queue), 0, "1")
+                self._ring(queue)
         return True
 
     def _received(self, intake: Intake, reply: Any) -> bool:
@@ -221,7 +227,7 @@ class ClaimingChannel(RingingChannel):
         self._take_turns(batch)
         ledger.took(batch.claims)
         for claim in batch.claims:
-            self._deliver_claim(claim)
+            self._deliver_claim(intake, claim)
         if not batch.claims:
             raise Empty
         return True
@@ -236,7 +242,16 @@ class ClaimingChannel(RingingChannel):
             if queue in self._hot:
                 self._hot[queue] = self._hot.pop(queue)
 
-    def _deliver_claim(self, claim: Claim) -> None:
+    def _deliver_claim(self, intake: Intake, claim: Claim) -> None:
+        """Open one message, unless it is a suspect; what comes after a suspect stays behind it."""
+        if self._suspects.take(intake, claim):
+            return
+        if self._suspects:
+            self._give_back(claim)
+        else:
+            self._open(claim)
+
+    def _open(self, claim: Claim) -> None:
         """Hand one message to its consumer; a message nobody can read goes to the dead letters."""
         deliver = self._consumers_of.get(self.layout.queue(claim.source))
         if deliver is None:  # cancelled while the claim was under way

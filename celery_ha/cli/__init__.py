@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from celery_ha.cli.beat import beat
 from celery_ha.cli.check import check
 from celery_ha.cli.dead import dead
 from celery_ha.cli.drain import drain
@@ -11,6 +12,7 @@ from celery_ha.cli.failovers import failovers
 from celery_ha.cli.locks import locks
 from celery_ha.cli.ring import ring
 from celery_ha.cli.status import status
+from celery_ha.cli.uninstall import uninstall
 
 
 @click.group()
@@ -18,7 +20,7 @@ def ha(**_preload: object) -> None:
     """See and steer what makes this app highly available."""
 
 
-for command in (status, ring, locks, dead, failovers, drain, check):
+for command in (status, ring, locks, dead, failovers, beat, drain, check, uninstall):
     ha.add_command(command)
 
 __all__ = ["ha"]

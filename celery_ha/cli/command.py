@@ -8,12 +8,9 @@ from functools import update_wrapper
 from typing import Any
 
 import click
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from celery_ha.cli.show import Answer, show
-from celery_ha.errors import HAError
-from celery_ha.inspect.desk import Desk
+from celery_ha.inspect.desk import UNANSWERED, Desk
 
 
 def answering(function: Callable[..., Answer]) -> Callable[..., None]:
@@ -27,7 +24,7 @@ def answering(function: Callable[..., Answer]) -> Callable[..., None]:
         try:
             with closing(Desk(ctx.obj.app)) as desk:
                 answer = function(desk, **options)
-        except (HAError, OperationalError, RedisError, OSError) as exc:
+        except UNANSWERED as exc:
             raise click.ClickException(" ".join(str(exc).split())) from exc
         show(answer, as_json=as_json, color=not ctx.obj.no_color)
         if answer.bad:

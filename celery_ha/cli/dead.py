@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from celery_ha import envelope
 from celery_ha.brokers.dead import DeadLetter
 from celery_ha.cli.command import ListFirst, answering, no_such, sure
 from celery_ha.cli.show import Answer, Table, moment
+from celery_ha.inspect import values
 from celery_ha.inspect.desk import Desk
 
 #: Headers of a task message worth showing, in Celery's words.
@@ -26,11 +25,12 @@ def dead(**_preload: object) -> None:
 @answering
 def list_(desk: Desk, limit: int) -> Answer:
     """List dead letters, the newest first."""
-    total, letters = len(desk.dead), [summary(letter) for letter in desk.dead.newest(limit)]
+    found = values.letters(desk, limit)
+    total, letters = found["total"], found["letters"]
     rows = [(each["id"], each["task"], each["queue"], moment(each["at"]), each["reason"]) for each in letters]
     more = [f"{total - len(letters)} more: --limit"] if total > len(letters) else []
     table = Table(("id", "task", "queue", "since", "reason"), rows, "no dead letters")
-    return Answer({"total": total, "letters": letters}, [table, *more])
+    return Answer(found, [table, *more])
 
 
 @dead.command("show")
@@ -40,8 +40,9 @@ def show_(desk: Desk, id_: str) -> Answer:
     """Show one dead letter, by its id or by its task's."""
     letter = _found(desk, id_)
     headers = envelope.headers(letter.claim.payload)
-    details = {**summary(letter), **{name: headers.get(name) for name in SHOWN}}
-    return Answer(details, [Table(("field", "value"), list(details.items()))])
+    details = {**values.letter(letter), **{name: headers.get(name) for name in SHOWN}}
+    rows = [*{**details, "at": moment(letter.at)}.items()]
+    return Answer(details, [Table(("field", "value"), rows)])
 
 
 @dead.command()
@@ -66,21 +67,6 @@ def drop(desk: Desk, id_: str | None, *, every: bool, yes: bool) -> Answer:
     sure(f"Delete {len(chosen)} for good?", yes=yes)
     dropped = desk.dead.drop(chosen)
     return Answer({"dropped": dropped}, [f"{dropped} deleted"])
-
-
-def summary(letter: DeadLetter) -> dict[str, Any]:
-    """What a list says of a letter."""
-    payload = letter.claim.payload
-    return {
-        "id": letter.claim.id,
-        "task_id": envelope.task_id(payload),
-        "task": envelope.headers(payload).get("task"),
-        "queue": letter.queue,
-        "at": letter.at,
-        "reason": letter.reason,
-        "deliveries": envelope.deliveries(payload),
-        "bytes": len(payload),
-    }
 
 
 def _chosen(desk: Desk, id_: str | None, *, every: bool) -> list[DeadLetter]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from celery_ha.cli.command import answering
 from celery_ha.cli.show import Answer, Table, moment, span
+from celery_ha.inspect import values
 from celery_ha.inspect.desk import Desk
-from celery_ha.model import Failover
 
 
 @click.command()
@@ -17,27 +15,10 @@ from celery_ha.model import Failover
 @answering
 def failovers(desk: Desk, limit: int) -> Answer:
     """List finished recoveries, the newest first; the store keeps the last 200, for a week."""
-    found = [describe(failover) for failover in desk.survey.failovers(limit)]
+    found = values.failovers(desk, limit)
     rows = [
         (moment(f["fenced_at"]), f["node"], f["reason"], span(f["took"]), f["requeued"], f["restarted"], f["locks"])
         for f in found
     ]
     columns = ("fenced at", "node", "reason", "recovered in", "requeued", "had started", "locks")
     return Answer(found, [Table(columns, rows, "no failovers")])
-
-
-def describe(failover: Failover) -> dict[str, Any]:
-    """One recovery, as it is shown."""
-    fenced, moved = failover.fenced, failover.recovered
-    return {
-        "node": fenced.node.name,
-        "lease": moved.lease,
-        "reason": fenced.reason,
-        "term": fenced.term,
-        "fenced_at": fenced.at,
-        "took": None if failover.done is None else max(0.0, failover.done - fenced.at),
-        "requeued": moved.requeued,
-        "restarted": moved.restarted,
-        "locks": moved.locks,
-        "queues": dict(moved.queues),
-    }

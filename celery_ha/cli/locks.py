@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Mapping
-from typing import Any
 
 import click
 
 from celery_ha.cli.command import ListFirst, answering, no_such, sure
 from celery_ha.cli.show import Answer, Table, moment, span
+from celery_ha.inspect import values
 from celery_ha.inspect.desk import Desk
-from celery_ha.model import HeldLock, Look, Waiter
-
-#: How many in line are shown for each lock.
-FIRST = 10
 
 
 @click.group(cls=ListFirst)
@@ -27,16 +22,8 @@ def locks(**_preload: object) -> None:
 @answering
 def list_(desk: Desk) -> Answer:
     """List the locks that are held, in trust, or waited for."""
-    survey = desk.survey
-    names, lines = names_of(desk.look), survey.lines()
-    slots = [describe(lock, names) for lock in survey.locks()]
-    value = {
-        "locks": slots,
-        "lines": {
-            name: {"waiting": n, "first": [wait_of(w, names) for w in survey.line(name, FIRST)]}
-            for name, n in lines.items()
-        },
-    }
+    found = values.locks(desk)
+    slots, lines = found["locks"], {name: line["waiting"] for name, line in found["lines"].items()}
     rows = [
         (
             s["name"],
@@ -57,7 +44,7 @@ def list_(desk: Desk) -> Answer:
         for name, count in lines.items()
         if name not in {s["name"] for s in slots}
     ]
-    return Answer(value, [held, *free])
+    return Answer(found, [held, *free])
 
 
 @locks.command()
@@ -72,9 +59,9 @@ def release(desk: Desk, name: str, *, yes: bool) -> Answer:
     held = {lock.slot: lock for lock in desk.survey.locks() if lock.name == name}
     if not held:
         raise no_such("held lock", name)
-    names = names_of(desk.look)
+    names = values.names_of(desk.look)
     holders = ", ".join(
-        f"{lock.holder.task or 'no task'} on {node_of(lock, names) or 'nobody'}" for lock in held.values()
+        f"{lock.holder.task or 'no task'} on {values.node_of(lock, names) or 'nobody'}" for lock in held.values()
     )
     sure(f"Take {name!r} from {holders}?", yes=yes)
     by = whoami()
@@ -89,41 +76,3 @@ def whoami() -> str:
     except (KeyError, ImportError, OSError):
         user = "?"
     return f"{user}@{socket.gethostname()}"
-
-
-def names_of(look: Look) -> dict[str, str]:
-    """Names of nodes and other processes, by lease."""
-    fenced = {lease.node.lease: lease.node.name for lease in look.fenced}
-    return {**fenced, **{node.lease: node.name for node in look.nodes.values()}}
-
-
-def node_of(lock: HeldLock, names: Mapping[str, str]) -> str | None:
-    """Whose it is; None: it is in trust. A process that is not known has the name of its lease."""
-    lease = lock.holder.lease
-    return names.get(lease, lease) if lease else None
-
-
-def describe(lock: HeldLock, names: Mapping[str, str]) -> dict[str, Any]:
-    """One slot, as it is shown."""
-    return {
-        "name": lock.name,
-        "slot": lock.slot,
-        "state": "held" if lock.holder.lease else "in trust",
-        "node": node_of(lock, names),
-        "lease": lock.holder.lease or None,
-        "task": lock.holder.task,
-        "token": lock.token,
-        # Tokens are the server's time in microseconds, or more only if its clock stepped back (rule 12).
-        "since": lock.token / 1e6,
-        "left": lock.left,
-    }
-
-
-def wait_of(waiter: Waiter, names: Mapping[str, str]) -> dict[str, Any]:
-    """One in line, as it is shown."""
-    return {
-        "task": waiter.task,
-        "parked": bool(waiter.queue),
-        "node": names.get(waiter.lease, waiter.lease) or None,
-        "queue": waiter.queue or None,
-    }

@@ -8,6 +8,7 @@ import click
 
 from celery_ha.cli.command import answering, no_such
 from celery_ha.cli.show import Answer, Table
+from celery_ha.inspect import values
 from celery_ha.inspect.desk import Desk
 from celery_ha.keys import shard_name, shard_of
 from celery_ha.ring import Ring
@@ -20,7 +21,7 @@ from celery_ha.ring import Ring
 @answering
 def ring(desk: Desk, queue: str | None, key: str | None, without: str | None) -> Answer:
     """Show which node consumes which shard, of one sharded queue or of all."""
-    rings = desk.rings()
+    rings = desk.rings
     if queue is not None and queue not in rings:
         raise no_such("sharded queue", queue, rings)
     chosen = rings if queue is None else {queue: rings[queue]}
@@ -40,19 +41,13 @@ def ring(desk: Desk, queue: str | None, key: str | None, without: str | None) ->
         moved = [move for name, one in chosen.items() for move in moves(name, one, without)]
         table = Table(("shard", "from", "to"), [(m["shard"], m["from"], m["to"]) for m in moved], "nothing would move")
         return Answer({"without": without, "moves": moved}, [table])
+    value = values.rings(desk, queue)
     rows = [
         (name, node["node"], len(node["shards"]), " ".join(node["shards"]))
-        for name, one in chosen.items()
-        for node in owners(one)
+        for name, one in value.items()
+        for node in one["nodes"]
     ]
-    value = {name: {"shards": desk.shards[name], "nodes": owners(one)} for name, one in chosen.items()}
     return Answer(value, [Table(("queue", "node", "number", "shards"), rows, "no shards, or nobody to consume them")])
-
-
-def owners(one: Ring) -> list[dict[str, Any]]:
-    """The shards of each member, by member."""
-    names = sorted(member.name for member in one.members)
-    return [{"node": name, "shards": list(one.shards_of(name))} for name in names]
 
 
 def locate(queue: str, one: Ring, key: str, shards: int) -> dict[str, Any]:

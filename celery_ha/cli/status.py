@@ -2,62 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from typing import Any
 
 import click
 
 from celery_ha.cli.command import answering
 from celery_ha.cli.show import Answer, Table, span
+from celery_ha.inspect import values
 from celery_ha.inspect.desk import Desk
-from celery_ha.inspect.fleet import Backlog, Standing
 
 
 @click.command()
 @answering
 def status(desk: Desk) -> Answer:
     """Show the leader, the nodes, the queues, and what waits elsewhere."""
-    look, nodes, queues = desk.look, desk.standings(), desk.backlogs()
-    head = next((node for node in nodes if node.leader), None)
-    in_line = sum(desk.survey.lines().values()) if desk.tells else None
-    dead = len(desk.dead)
-    leader = (
-        None
-        if look.leader is None or head is None
-        else {"node": head.name, "lease": head.lease, "term": look.leader.term}
-    )
+    found = values.status(desk)
+    leader, in_line = found["leader"], found["in_line"]
     return Answer(
-        {
-            "store": desk.app.ha.store_url,
-            "leader": leader,
-            "nodes": [asdict(node) for node in nodes],
-            "queues": [asdict(queue) for queue in queues],
-            "in_line": in_line,
-            "dead_letters": dead,
-        },
+        found,
         [
             f"leader: {leader['node']}, term {leader['term']}" if leader else "leader: nobody",
             "",
-            node_table(nodes),
+            node_table(found["nodes"]),
             "",
-            queue_table(queues),
+            queue_table(found["queues"]),
             "",
             f"in line for locks: {'the store cannot say' if in_line is None else in_line}",
-            f"dead letters: {dead}",
+            f"dead letters: {found['dead_letters']}",
         ],
     )
 
 
-def node_table(nodes: tuple[Standing, ...]) -> Table:
+def node_table(nodes: list[dict[str, Any]]) -> Table:
     """One row a node."""
     rows = [
         (
-            n.name,
-            f"{n.state}, leader" if n.leader else n.state,
-            span(n.age),
-            n.weight,
-            n.shards,
-            n.in_flight,
-            ",".join(n.queues),
+            n["name"],
+            f"{n['state']}, leader" if n["leader"] else n["state"],
+            span(n["age"]),
+            n["weight"],
+            n["shards"],
+            n["in_flight"],
+            ",".join(n["queues"]),
         )
         for n in nodes
     ]
@@ -66,6 +52,6 @@ def node_table(nodes: tuple[Standing, ...]) -> Table:
     )
 
 
-def queue_table(queues: tuple[Backlog, ...]) -> Table:
+def queue_table(queues: list[dict[str, Any]]) -> Table:
     """One row a queue."""
-    return Table(("queue", "shards", "waiting"), [(q.queue, q.shards, q.waiting) for q in queues])
+    return Table(("queue", "shards", "waiting"), [(q["queue"], q["shards"], q["waiting"]) for q in queues])

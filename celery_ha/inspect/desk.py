@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from celery_ha.brokers.census import Census
 from celery_ha.brokers.connect import redis_access
 from celery_ha.brokers.dead import DeadLetters
 from celery_ha.config import Config
-from celery_ha.errors import ConfigError, StoreError
+from celery_ha.errors import ConfigError, HAError, StoreError
 from celery_ha.inspect.fleet import Backlog, Standing, backlogs, rings, standings, workers
 from celery_ha.keys import shard_names
 from celery_ha.model import Look
 from celery_ha.ring import Ring
+from celery_ha.store.base import Store
 from celery_ha.store.survey import Survey
+
+#: What asking may raise: nobody answered, or the answer or a setting cannot be used.
+UNANSWERED = (HAError, OperationalError, RedisError, OSError)
 
 
 class Desk:
@@ -35,12 +43,13 @@ class Desk:
             )
         self.app = app
         self.config: Config = app.ha.config
-        access = redis_access(app)
-        access.once(self.config.store_timeout)
-        self.broker_url = access.url
-        broker = access.broker(timeout=self.config.store_timeout, dead_limit=self.config.dead_letters_max)
-        self.census = Census(broker)
-        self.dead = DeadLetters(broker)
+        self._access = redis_access(app)
+        self._access.once(self.config.store_timeout)
+        self.broker = self._access.broker(timeout=self.config.store_timeout, dead_limit=self.config.dead_letters_max)
+        # Of its own: that of this process may be in use, and is not ours to close.
+        self.store: Store = app.ha.make_store(access=self._access)
+        self.census = Census(self.broker)
+        self.dead = DeadLetters(self.broker)
 
     @cached_property
     def shards(self) -> dict[str, int]:
@@ -51,8 +60,7 @@ class Desk:
     @cached_property
     def look(self) -> Look:
         """The store, as it was at the first question."""
-        look: Look = self.app.ha.store.court.look()
-        return look
+        return self.store.court.look()
 
     @property
     def survey(self) -> Survey:
@@ -61,16 +69,16 @@ class Desk:
         Raises:
             StoreError: it cannot.
         """
-        survey: Survey | None = self.app.ha.store.survey
-        if survey is None:
+        if self.store.survey is None:
             raise StoreError(f"the store ({self.app.ha.store_url}) cannot tell that; only Redis can so far")
-        return survey
+        return self.store.survey
 
     @property
     def tells(self) -> bool:
         """Whether there is a :attr:`survey`."""
-        return self.app.ha.store.survey is not None
+        return self.store.survey is not None
 
+    @cached_property
     def rings(self) -> dict[str, Ring]:
         """Who owns which shard, by sharded queue."""
         return dict(rings(self.look, self.shards))
@@ -79,15 +87,33 @@ class Desk:
         """How each node stands."""
         leases = [*self.look.nodes, *(fenced.node.lease for fenced in self.look.fenced)]
         now = self.survey.now() if self.tells else None
-        return standings(self.look, self.rings(), self.census.in_flight(leases), now)
+        return standings(self.look, self.rings, self.census.in_flight(leases), now)
+
+    @cached_property
+    def queues(self) -> tuple[str, ...]:
+        """The queues that the app or a worker knows."""
+        # A beat names a queue that is none, to be a node.
+        consumed = {queue for node in workers(self.look) for queue in node.queues if not queue.startswith("@")}
+        return tuple(sorted({self.app.conf.task_default_queue, *self.shards, *consumed}))
+
+    @cached_property
+    def waiting(self) -> Mapping[str, int]:
+        """Messages that nobody has taken, by queue and by shard."""
+        return self.census.waiting(
+            [name for queue in self.queues for name in (queue, *shard_names(queue, self.shards.get(queue, 0)))]
+        )
+
+    @cached_property
+    def lines(self) -> Mapping[str, int]:
+        """How many stand in line, by lock; raises as :attr:`survey` does."""
+        return self.survey.lines()
 
     def backlogs(self) -> tuple[Backlog, ...]:
         """What waits in each queue that the app or a worker knows."""
-        consumed = {queue for node in workers(self.look) for queue in node.queues}
-        queues = tuple(sorted({self.app.conf.task_default_queue, *self.shards, *consumed}))
-        real = [name for queue in queues for name in (queue, *shard_names(queue, self.shards.get(queue, 0)))]
-        return backlogs(self.census.waiting(real), queues, self.shards)
+        return backlogs(self.waiting, self.queues, self.shards)
 
     def close(self) -> None:
         """Drop the connections."""
-        self.app.ha.store.close()
+        self.store.close()
+        self.broker.client.connection_pool.disconnect()
+        self._access.close()

@@ -39,3 +39,14 @@ class RedisParking(Parking):
                 keys=(layout.open, layout.flight(holder.lease)),
             )
         return Parked(answer.decode())
+
+
+def pour(store: RedisStore) -> int:
+    """Put every message that waits for a lock back to the front of its queue; returns how many lines there were.
+
+    Raises:
+        StoreUnavailable: the store was not reached; repeat it.
+    """
+    with store.pool.link() as link:
+        lines: int = link.run_script("lines_pour")
+    return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from celery_ha.model import Failover, HeldLock, Waiter
 
@@ -24,8 +24,16 @@ class Survey(ABC):
         """The last finished recoveries, the newest first."""
 
     @abstractmethod
-    def locks(self) -> tuple[HeldLock, ...]:
-        """Every slot that is held or in trust, by name and slot; not of one moment, locks come and go meanwhile."""
+    def slots(self) -> frozenset[tuple[str, int]]:
+        """Name and slot of every lock that is held or in trust; not of one moment, locks come and go meanwhile."""
+
+    @abstractmethod
+    def locks(self, slots: Iterable[tuple[str, int]] | None = None) -> tuple[HeldLock, ...]:
+        """Who holds what, by name and slot.
+
+        Args:
+            slots: those to look at; one that is free by now is left out. None: all.
+        """
 
     @abstractmethod
     def lines(self) -> Mapping[str, int]:

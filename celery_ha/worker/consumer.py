@@ -10,8 +10,11 @@ from celery.worker import consumer, state
 from kombu.common import ignore_errors
 from kombu.utils.imports import symbol_by_name
 
+from celery_ha.brokers.dead import DeadLetters
+from celery_ha.brokers.redis import RedisBroker
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.locks.unique import HEADER
+from celery_ha.worker.condemn import condemn_unopened
 from celery_ha.worker.gate import Gate, claim_of, gated
 from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.pool import GuardedPool
@@ -21,6 +24,9 @@ from celery_ha.worker.standby import Standby
 from celery_ha.worker.starts import Starts
 
 logger = logging.getLogger(__name__)
+
+#: Seconds between two looks for dead pool children.
+REAP_EVERY = 1.0
 
 
 class Consumer(consumer.Consumer):
@@ -39,8 +45,14 @@ class Consumer(consumer.Consumer):
         self.node.concurrency = lambda: int(self.pool.num_processes or 1)
         self.node.later = self.timer.call_after
         self.node.lend = self._lend
+        self.node.claims.on_hopeless = lambda claim: condemn_unopened(self.node, self.app, claim)
         self.node.stock.live = lambda: frozenset(map(claim_of, tuple(state.reserved_requests)))
+        ttl, broker = self.node.config.dead_letters_ttl, self.node.broker
+        if ttl and isinstance(broker, RedisBroker):
+            dead = DeadLetters(broker)
+            self.node.stock.tidy = lambda: self.node.aside.run(lambda: dead.expire(ttl))
         self.node.on_members = self._members_changed
+        self._reaping: Any = None
         self._revoked = Shared(self.node.store.revocations, self.node.insist)
 
     # -- connecting -------------------------------------------------------------------------
@@ -109,6 +121,17 @@ class Consumer(consumer.Consumer):
                 logger.exception("Could not stop %s", request)
         for request in tuple(state.reserved_requests):
             request.acknowledged = True
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Look for dead children more often than Celery does, every 5 s.
+
+        A child's pipe closes a moment before the child can be waited for: the one look that Celery
+        takes at that moment may come too early.
+        """
+        super().register_with_event_loop(hub)
+        if self._reaping is not None:
+            self._reaping.cancel()
+        self._reaping = hub.call_repeatedly(REAP_EVERY, self.pool.maintain_pool)
 
     # -- tasks ------------------------------------------------------------------------------
 

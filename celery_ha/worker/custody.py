@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from celery_ha.brokers.base import NodeBroker
+from celery_ha.config import Config
 from celery_ha.errors import StoreUnavailable
-from celery_ha.model import Ending, Holder, Parked
+from celery_ha.model import Claim, Ending, Holder, Parked
 from celery_ha.store.base import Parking
 from celery_ha.worker.life import Life
 from celery_ha.worker.stock import Stock
@@ -24,7 +25,7 @@ class Custody:
         broker: for questions that must be answered before the loop goes on.
         stock: where it is noted that something got lost.
         reaching: around a question: the loop waits for an answer, it is not wedged.
-        inherit: seconds for which a lock is kept for a message whose turn it is.
+        config: settings.
     """
 
     def __init__(
@@ -33,14 +34,17 @@ class Custody:
         broker: NodeBroker,
         stock: Stock,
         reaching: Callable[[], AbstractContextManager[None]],
-        inherit: float,
+        config: Config,
     ) -> None:
         self._life = life
         self._broker = broker
         #: Notes what got lost.
         self.stock = stock
         self._reaching = reaching
-        self._inherit = inherit
+        self._inherit = config.lock_inherit
+        self.max_deliveries = config.max_deliveries
+        #: Gives up a message that must not be opened.
+        self.on_hopeless: Callable[[Claim], None] = lambda _claim: None
         #: Where messages wait for their locks; None: broker and store are not one server.
         self.parking: Parking | None = None
 
@@ -63,6 +67,19 @@ class Custody:
         if ledger.started(claim):
             return ledger.run(claim)
         return self._ask(life, claim) and ledger.run(claim)
+
+    def mark(self, claim: str) -> bool:
+        """Count an attempt from here on: whatever it does when it is opened, it did (rule 15).
+
+        Returns:
+            False: its message is elsewhere, given back, or found by :meth:`take_stock`.
+        """
+        life = self._life()
+        return life is not None and self.holds(claim) and self._ask(life, claim) and life.ledger.mark(claim)
+
+    def condemn(self, claim: Claim) -> None:
+        """Give up a message without opening it."""
+        self.on_hopeless(claim)
 
     def marked(self, claim: str) -> bool:
         """Whether the broker has this attempt marked started already."""

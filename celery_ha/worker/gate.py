@@ -19,10 +19,11 @@ from celery.exceptions import Ignore, InvalidTaskError, Reject
 from celery.worker import state
 from celery.worker.request import Request
 
-from celery_ha.errors import PoisonTask
+from celery_ha.envelope import attempts
 from celery_ha.locks.busy import Busy
 from celery_ha.locks.unique import HEADER
 from celery_ha.worker.child import NotStarted
+from celery_ha.worker.condemn import condemn
 
 if TYPE_CHECKING:
     from celery_ha.worker.node import WorkerNode
@@ -36,11 +37,6 @@ BUSY_FIRST, BUSY_MOST = 0.05, 1.0
 def claim_of(request: Any) -> str:
     """The claim a request came with."""
     return str(request.message.delivery_tag)
-
-
-def deliveries_of(request: Any) -> int:
-    """Attempts of this task that started before and did not come to an end."""
-    return int(request.request_dict.get("ha_deliveries") or 0)
 
 
 def refuse_malformed(request: Any) -> None:
@@ -117,8 +113,9 @@ class Gate:
 
     def passes(self, request: Any) -> bool:
         """Ask for the start (rule 1); what may not start is no longer this worker's business."""
-        if deliveries_of(request) >= self._node.config.max_deliveries:
-            self.condemn(request)
+        if attempts(request.request_dict) >= self._node.config.max_deliveries:
+            self.leave(request)
+            condemn(self._node, request)
             return False
         if self._node.claims.start(claim_of(request)):
             return True
@@ -196,25 +193,3 @@ class Gate:
 
         delay = min(BUSY_MOST, BUSY_FIRST * 2 ** node.times_busy(request.id)) * random.uniform(0.5, 1)
         node.later(delay, stand_down)
-
-    def condemn(self, request: Any) -> None:
-        """A poison task: tell everybody who waits for it, then keep it among the dead letters (rule 15).
-
-        Off the loop, because errbacks may run where they are called. **Failure:** dying before the
-        message has moved has everybody told again by whoever gets it next.
-        """
-        node, claim = self._node, claim_of(request)
-        error = PoisonTask(f"{request.name} was started {deliveries_of(request)} times and never came to an end")
-        logger.error("Task %s[%s] goes to the dead letters: %s", request.name, request.id, error)
-        self.leave(request)
-
-        def tell_then_bury() -> None:
-            try:
-                request.task.backend.mark_as_failure(
-                    request.id, error, request=request._context, store_result=request.store_errors
-                )
-                node.store.locks.ended((claim,), (request.id,))
-            finally:
-                node.claims.bury(claim, str(error))
-
-        node.aside.run(tell_then_bury)

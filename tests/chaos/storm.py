@@ -45,6 +45,8 @@ class Plan:
     rate: float = 30.0
     #: Seconds between two blows, at least and at most.
     pause: tuple[float, float] = (0.5, 1.5)
+    #: Times that the server stands still, for half a TTL to two.
+    stalls: int = 0
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Outcome:
     seed: int
     kills: int = 0
     freezes: int = 0
+    stalls: int = 0
     published: int = 0
     seconds: float = 0.0
     #: Tasks that ran again because their worker was struck while they ran: at-least-once, as promised.
@@ -149,7 +152,7 @@ class Striker:
         self._frozen: list[tuple[float, Worker]] = []
 
     def strike_all(self) -> None:
-        blows = ["kill"] * self._plan.kills + ["freeze"] * self._plan.freezes
+        blows = ["kill"] * self._plan.kills + ["freeze"] * self._plan.freezes + ["stall"] * self._plan.stalls
         self._chance.shuffle(blows)
         at = 0
         while at < len(blows):
@@ -157,7 +160,7 @@ class Striker:
             eventually(self._may_strike, within=HANG, why="half of the workers ready")
             together = 2 if self._chance.random() < TWINS and blows[at : at + 2] == ["kill", "kill"] else 1
             for blow in blows[at : at + together]:
-                (self._kill if blow == "kill" else self._freeze)()
+                {"kill": self._kill, "freeze": self._freeze, "stall": self._stall}[blow]()
             at += together
             if at % 10 == 0 or at == len(blows):
                 self._tell(f"{at} of {len(blows)} blows; {len(self._scene.ledger.lines())} lines in the ledger")
@@ -188,6 +191,12 @@ class Striker:
         victim = self._chance.choice(self._ready())
         self._scene.kill(victim, signal.SIGSTOP)
         self._frozen.append((time.monotonic() + self._plan.ttl * self._chance.uniform(1.5, 2.5), victim))
+
+    def _stall(self) -> None:
+        """The server stands still; nothing that dies of it is excused."""
+        self._scene.server.send(signal.SIGSTOP)
+        time.sleep(self._plan.ttl * self._chance.uniform(0.5, 2))
+        self._scene.server.send(signal.SIGCONT)
 
     def _thaw(self) -> bool:
         """Let go on who was frozen for long enough; True: nobody is frozen."""
@@ -221,6 +230,7 @@ def _outcome(made: Scene, plan: Plan, keys: list[str]) -> Outcome:
         seed=plan.seed,
         kills=len(killed),
         freezes=len(harms) - len(killed),
+        stalls=plan.stalls,
         published=len(keys),
         reruns=len(ledger.reruns(keys)),
         takeover_median=round(statistics.median(took), 2) if took else None,

@@ -15,6 +15,7 @@ import pytest
 from celery_ha.brokers.base import Broker
 from celery_ha.brokers.layout import Layout
 from celery_ha.brokers.memory import MemoryBroker, MemoryBrokerServer
+from celery_ha.envelope import redelivered
 from celery_ha.model import Claim, Ending, Settlement
 
 
@@ -126,6 +127,13 @@ def test_messages_are_claimed_in_the_order_in_which_they_were_published(broker: 
     assert bodies(claims) == ["a", "b", "c"]
     assert [claim.number for claim in claims] == sorted(claim.number for claim in claims)
     assert {claim.lease for claim in claims} == {"L1"}
+
+
+def test_message_that_was_interrupted_is_not_marked_started_by_its_claim(broker: Broker) -> None:
+    broker.join("L1")
+    broker.publish("q", redelivered(message("again"), started=False))
+    broker.publish("q", message("new"))
+    assert [claim.started for claim in take(broker, "L1", 2, slots=2)] == [False, True]
 
 
 def test_highest_priority_comes_first_and_steps_are_kombus(broker: Broker) -> None:

@@ -93,6 +93,20 @@ def test_drop_leaves_nothing(broker: RedisBroker):
     assert not broker.client.keys(f"{broker.layout.dead}*")
 
 
+def test_what_is_older_than_it_may_be_is_deleted_and_nothing_else(broker: RedisBroker):
+    # Given more old letters than one script deletes, and a new one
+    dead = DeadLetters(broker)
+    old = [bury(broker, message(at)) for at in range(CHUNK + 1)]
+    broker.client.zadd(f"{broker.layout.dead}:index", dict.fromkeys(old, broker.client.time()[0] - 100))
+    young = bury(broker, message(9_999))
+    # When those of more than a minute are to go
+    assert dead.expire(60) == CHUNK + 1
+    # Then the new one is left, whole
+    assert [letter.claim.id for letter in dead] == [young]
+    assert broker.client.hlen(broker.layout.dead) == broker.client.hlen(f"{broker.layout.dead}:why") == 1
+    assert dead.expire(60) == 0
+
+
 def test_an_unknown_letter_is_none(broker: RedisBroker):
     assert DeadLetters(broker).find("nobody") is None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import redis
@@ -13,6 +14,7 @@ from celery_ha.errors import ConfigError, SchemaError, StoreError, StoreUnavaila
 from celery_ha.model import Holder, LeaseState, Node, Verdict
 from celery_ha.store.redis import RedisStore
 from celery_ha.store.redis.url import dial_url
+from tests.support.fleet import eventually
 
 pytestmark = pytest.mark.contract
 
@@ -307,3 +309,31 @@ def test_the_connections_of_a_dead_parent_close_although_its_child_lives(redis_s
     finally:
         os.killpg(process.pid, 9)
         process.stdout.close()
+
+
+def test_a_caller_keeps_its_place_over_a_server_that_was_away_for_longer_than_it_may_be_silent(store, admin):
+    # Given two that stand in line for a lock
+    store.leases.open(Node("a", "a@host"))
+    held = store.locks.acquire("x", Holder("a", "a.1", "t1"), inherit=1)
+    got: list[tuple[str, int | None]] = []
+
+    def wait(number: int) -> None:
+        holder = Holder("a", f"a.{number}", f"t{number}")
+        grant = store.locks.acquire("x", holder, inherit=1, wait=30)
+        got.append((holder.task, grant.token))
+        store.locks.release("x", holder, grant.token or 0)
+
+    threads = [threading.Thread(target=wait, args=(number,)) for number in (2, 3)]
+    for place, thread in enumerate(threads, 1):
+        thread.start()
+        eventually(lambda place=place: store.locks.waiting("x") == place)
+    # When the time of the first one passes unheard
+    (first, _) = admin.lrange("_ha:line:x", 0, -1)
+    ask = first[-16:].decode()
+    assert admin.delete(f"_ha:here:{ask}")
+    # Then it says that it is there all the same, and has its turn first
+    eventually(lambda: admin.exists(f"_ha:here:{ask}"))
+    assert store.locks.release("x", Holder("a", "a.1", "t1"), held.token)
+    for thread in threads:
+        thread.join(30)
+    assert [task for task, _ in got] == ["t2", "t3"]

@@ -58,6 +58,9 @@ def test_held_locks_with_their_slots_and_nobody_elses(store: RedisStore, redis_s
         ("pool: a", 1, holder(2), None),
     ]
     assert [second.token, third.token] == tokens
+    # And some of them can be asked for
+    assert store.survey.slots() == {("brief", 0), ("pool: a", 0), ("pool: a", 1)}
+    assert store.survey.locks([("pool: a", 1), ("gone", 0)]) == (third,)
 
 
 def test_who_stands_in_line(store: RedisStore, admin: redis.Redis):

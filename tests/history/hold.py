@@ -109,6 +109,8 @@ class History:
         """Whether the server lost its memory, its session or its turn, while it stood in line: it had to begin anew."""
         until = hold.served if hold.was_granted else hold.ended
         lost = [down for down in self.downs if not down.kept]
+        # A server that was away gives sessions their time again; who is not back by then, on a busy machine, has lost it.
+        lost += self.downs if self.session < inf else []
         # Time passes for a server that stalls: the sessions of all may be over when it goes on.
         silent = [span for span in (*self.stops, *self.stalls) if span.pid in (0, hold.pid)]
         # Its turn may have come and, by ``max_hold``, passed before it could hear of it.

@@ -18,6 +18,7 @@ from celery_ha.errors import ConfigError
 from celery_ha.store.redis.records import dump_firing
 from tests.beat.storm import storm
 from tests.support.beats import SCHEDULER, TASK, Beats, every
+from tests.support.command import ask_ha, run_ha
 from tests.support.fleet import eventually
 from tests.support.scene import Scene
 from tests.support.server import RedisServer
@@ -204,6 +205,31 @@ def test_the_overview_tells_entries_leader_and_history(stage):
     assert entry.next - entry.last == pytest.approx(1.0)
     assert [past.number for _, past in found.history] == list(range(len(found.history), 0, -1))
     assert dump_firing(found.history[0][1])
+
+
+def test_the_command_shows_what_the_overview_tells(stage):
+    troupe = stage()
+    app = troupe.scene.probe.app
+    assert ask_ha(app, "beat") == {"leader": None, "beats": [], "entries": [], "history": []}
+    troupe.start(2)
+    troupe.wait_in_line()
+    troupe.wait_fired(2)
+
+    found = ask_ha(app, "beat")
+
+    assert found["leader"] == troupe.leader().name
+    assert set(found["beats"]) == {beat.name for beat in troupe.beats}
+    entry = next(entry for entry in found["entries"] if entry["name"] == "tick")
+    assert entry["next"] - entry["last"] == pytest.approx(1.0)
+    numbers = [past["number"] for past in found["history"]]
+    assert numbers == list(range(len(numbers), 0, -1))
+    assert {(past["entry"], past["by"]) for past in found["history"]} == {("tick", found["leader"])}
+    assert len(ask_ha(app, "beat", "--limit", "1")["history"]) == 1
+    said = run_ha(app, "beat").stdout
+    assert "@beat" not in {queue["queue"] for queue in ask_ha(app, "status")["queues"]}
+    assert f"in office: {found['leader']}" in said
+    assert "tick" in said
+    assert run_ha(app, "beat", "--limit", "none").exit_code == 2
 
 
 def test_entries_that_left_the_schedule_are_forgotten(stage):

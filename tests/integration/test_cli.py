@@ -10,14 +10,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import click
 import pytest
 from celery import Celery
-from celery.bin.base import CLIContext
 from click.shell_completion import ShellComplete
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from celery_ha import HA
 from celery_ha.cli import ha
+from celery_ha.inspect.schema import SCHEMAS
+from tests.support.command import ask_ha, run_ha
 from tests.support.fleet import ROOT, eventually
 from tests.support.scene import PROBE, Scene, wait_exit
 from tests.support.server import RedisServer, free_port
@@ -43,15 +45,12 @@ def duo(shared_scene: Scene) -> Scene:
 
 def run(scene: Scene | Celery, *arguments: str, typed: str | None = None) -> Result:
     app = scene if isinstance(scene, Celery) else scene.probe.app
-    context = CLIContext(app=app, no_color=True, workdir=None)
-    return CliRunner().invoke(ha, arguments, obj=context, input=typed)
+    return run_ha(app, *arguments, typed=typed)
 
 
 def ask(scene: Scene, *arguments: str) -> Any:
     """The JSON of a command that ends well; people see something too."""
-    result = run(scene, *arguments, "--json")
-    assert (result.exit_code, result.stderr) == (0, "")
-    return json.loads(result.stdout)
+    return ask_ha(scene.probe.app, *arguments)
 
 
 def refused(scene: Scene | Celery, *arguments: str, code: int = 1) -> str:
@@ -130,6 +129,8 @@ def test_dead_retry_hands_it_to_a_worker_again(duo: Scene):
 
     eventually(back, every=0.1, why="the worker gave it up again")
     assert ask(duo, "dead", "retry", "--all") == {"retried": 2}
+    # They come again, so that the next test does not meet them
+    eventually(lambda: ask(duo, "dead", "list")["total"] == 2, every=0.1, why="given up again")
 
 
 def test_dead_drop_asks_first(duo: Scene):
@@ -187,6 +188,7 @@ def test_ring(duo: Scene):
     assert found["orders"]["shards"] == 12
     owned = {node["node"]: set(node["shards"]) for node in found["orders"]["nodes"]}
     assert owned == {worker.name: set(duo.shards(worker)) for worker in duo.live}
+    assert found["orders"]["waiting"] == {}
     # A key goes where the router sends it, and the node that is named there runs it
     one, _ = duo.live
     (key,) = duo.keys_on(duo.shards(one), 1)
@@ -315,8 +317,40 @@ def test_celery_knows_the_command(duo: Scene, arguments: tuple[str, ...], code: 
     assert "Traceback" not in done.stderr
 
 
+def test_every_command_has_a_form():
+    def names(group: click.Group, *path: str) -> set[str]:
+        found = set()
+        for name, command in group.commands.items():
+            found |= names(command, *path, name) if isinstance(command, click.Group) else {" ".join([*path, name])}
+        return found
+
+    assert {form.partition(" --")[0] for form in SCHEMAS} == names(ha)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("status", "extra"),
+        ("dead", "list", "--limit", "0"),
+        ("dead", "list", "--limit", "many"),
+        ("dead", "retry"),
+        ("dead", "retry", "one", "--all"),
+        ("dead", "show"),
+        ("locks", "release"),
+        ("failovers", "--limit", "-1"),
+        ("beat", "--limit", "x"),
+        ("drain",),
+        ("drain", "w1", "--timeout", "0"),
+        ("ring", "--key"),
+    ],
+)
+def test_misuse_is_said_with_exit_code_2(duo: Scene, arguments: tuple[str, ...]):
+    assert "Error: " in refused(duo, *arguments, code=2).splitlines()[-1]
+
+
 def test_help_and_completion_name_every_command(duo: Scene):
     said = run(duo, "--help").stdout
-    assert all(name in said for name in ("status", "ring", "locks", "dead", "failovers", "drain", "check"))
+    assert all(name in said for name in ("status", "ring", "locks", "dead", "failovers", "beat", "drain", "check"))
     offered = ShellComplete(ha, {}, "ha", "_HA_COMPLETE").get_completions(["dead"], "")
     assert {"list", "show", "retry", "drop"} <= {item.value for item in offered}

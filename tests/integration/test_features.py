@@ -68,13 +68,44 @@ def test_chord_whose_worker_is_killed_runs_its_body_once_with_all_results(pair: 
     assert pair.ledger.reruns([batch + "body"]) == set()
 
 
+def test_chain_whose_worker_is_killed_in_the_middle_goes_on(pair: Scene):
+    probe, (first, middle, last) = pair.probe, pair.names(pair.batch(), 3)
+    # Given a chain across shards, of which one step runs
+    result = chain(probe.order.si(first, 0), probe.order.si(middle, 2.0), probe.order.si(last, 0))()
+    pair.wait_started([middle])
+    eventually(lambda: pair.in_flight() == 1, why="the first step is acknowledged")
+    # When its worker is killed
+    node = pair.ledger.by_key()[middle][0].node
+    pair.kill(next(worker for worker in pair.live if worker.name == node))
+    # Then that step runs again, and the next one once
+    assert result.get(timeout=HANG) == last
+    pair.settled([first, middle, last])
+    assert pair.ledger.reruns([first, middle, last]) == {middle}
+
+
+def test_expired_task_of_a_killed_worker_is_not_run_by_another(pair: Scene):
+    # Given tasks that one worker has claimed and keeps for later, and that expire before
+    victim = pair.live[0]
+    keys = pair.keys_on(pair.shards(victim), 10)
+    pair.publish("order", keys, 0, countdown=4.0, expires=2.0)
+    eventually(lambda: not pair.waiting(*pair.shards(victim)), why="claimed by the one worker")
+    # When it is killed
+    pair.kill(victim)
+    # Then nobody runs them, and nothing is left of them
+    pair.top_up(2)
+    pair.wait_idle()
+    pair.settled(pair.load(10, 0))
+    assert not set(keys) & set(pair.ledger.by_key())
+    assert not pair.waiting(*(f"orders.{at}" for at in range(12)))
+
+
 # -- waiting on a worker ------------------------------------------------------------------------
 
 
 def test_eta_tasks_of_a_killed_worker_run_once_elsewhere_and_not_too_early(pair: Scene):
     # Given tasks with an ETA that one worker has claimed and keeps in memory
-    victim, countdown = pair.live[0], 4.0
-    keys, due = pair.keys_on(pair.shards(victim), 30), time.time() + countdown
+    victim, countdown = pair.live[0], 10.0
+    keys, due = pair.keys_on(pair.shards(victim), 1_000), time.time() + countdown
     pair.publish("order", keys, 0, countdown=countdown)
     eventually(lambda: not pair.waiting(*pair.shards(victim)), why="claimed by the one worker")
     assert not set(pair.ledger.by_key()) & set(keys)
@@ -108,8 +139,9 @@ def test_rate_limited_tasks_keep_their_rate_and_survive_their_worker(pair: Scene
     # Then all of them run, each once, and on one worker not faster than allowed
     pair.settled(keys)
     for worker in {run.node for run in pair.ledger.runs() if run.key in keys}:
-        starts = [run.start for run in pair.ledger.runs() if run.key in keys and run.node == worker]
-        assert starts[-1] - starts[0] >= 0.8 * (len(starts) - 1) / 4
+        starts = sorted(run.start for run in pair.ledger.runs() if run.key in keys and run.node == worker)
+        # One of them may have been late: its child was busy elsewhere.
+        assert starts[-1] - starts[0] >= 0.8 * (len(starts) - 2) / 4
 
 
 def test_early_acknowledged_task_of_a_killed_worker_is_not_repeated(pair: Scene):

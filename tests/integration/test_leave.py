@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 
@@ -80,10 +81,11 @@ def test_cold_shutdown_loses_nothing_and_repeats_only_what_was_cut_off(crew: Sce
 
 def test_rolling_restarts_under_load_lose_nothing_and_run_nothing_twice(crew: Scene):
     # Given a steady stream of tasks
+    crew.top_up(4)
     with crew.stream(every=0.02, seconds=0.05) as keys:
         crew.wait_started(keys, 5)
-        # When all workers are replaced, twice
-        for _ in range(6):
+        # When all four workers are replaced, twice
+        for _ in range(8):
             oldest = crew.live[0]
             oldest.send(signal.SIGTERM)
             crew.start(1)
@@ -92,3 +94,61 @@ def test_rolling_restarts_under_load_lose_nothing_and_run_nothing_twice(crew: Sc
     crew.settled(keys)
     assert crew.ledger.reruns(keys) == set()
     assert crew.history() == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGQUIT), (signal.SIGINT, signal.SIGINT)],
+)
+def test_second_signal_loses_nothing_either(crew: Scene, first: int, second: int):
+    # Given a worker that is leaving, with tasks that still run and tasks it has claimed
+    leaver = crew.live[0]
+    long = crew.publish("order", crew.keys_on(crew.shards(leaver), 2), 2.0)
+    crew.wait_started(long)
+    short = crew.publish("order", crew.keys_on(crew.shards(leaver), 8), 0.05)
+    leaver.send(first)
+    eventually(lambda: crew.node(leaver).weight == 0, why="it drains")
+    # When it is told again
+    crew.kill(leaver, second)
+    wait_exit([leaver])
+    # Then all tasks come to their end, and only what was cut off runs again
+    crew.settled(long + short)
+    eventually(lambda: leaver.name not in {node.name for node in crew.nodes()})
+    assert crew.ledger.reruns(short) == set()
+
+
+def test_soft_shutdown_finishes_what_ends_in_its_time_and_gives_back_the_rest(make_scene: Callable[..., Scene]):
+    # Given a worker with a short and with a long task, more behind them, and a few seconds to leave in
+    scene = make_scene(PROBE_PREFETCH="4", PROBE_CONF=json.dumps({"worker_soft_shutdown_timeout": 3.0}))
+    leaver, other = scene.top_up(2)
+    brief, long, *behind = scene.publish("order", scene.keys_on(scene.shards(leaver), 1), 1.0) + scene.publish(
+        "order", scene.keys_on(scene.shards(leaver), 8), 6.0
+    )
+    scene.wait_started([brief, long])
+    # When it is told to go
+    scene.kill(leaver, signal.SIGQUIT)
+    wait_exit([leaver])
+    # Then the short one was finished there and nowhere else
+    scene.wait_ended([brief])
+    assert len(scene.ledger.by_key()[brief]) == 1
+    # And the other starts what was cut off and what had not started
+    eventually(lambda: {run.key for run in scene.ledger.runs() if run.node == other.name} & {long, *behind})
+    eventually(lambda: leaver.name not in {node.name for node in scene.nodes()})
+    for worker in scene.live:  # nobody waits for the long ones
+        scene.kill(worker)
+    scene.redis.flushall()
+
+
+def test_worker_told_by_remote_control_to_shut_down_says_goodbye(crew: Scene):
+    # Given a worker with running and with waiting tasks
+    keys = crew.load(60, 0.1)
+    crew.wait_started(keys, 10)
+    leaver = crew.live[0]
+    lease = crew.node(leaver).lease
+    # When `celery control shutdown` reaches it
+    crew.probe.app.control.shutdown(destination=[leaver.name])
+    wait_exit([leaver])
+    # Then each task runs exactly once, and it was no death
+    crew.settled(keys)
+    assert crew.ledger.reruns(keys) == set()
+    assert lease not in crew.fenced()

@@ -33,10 +33,12 @@ class Message:
     task: str
     duration: float
     lock: str | None
+    #: Whoever opens it is gone.
+    deadly: bool = False
 
     def payload(self) -> bytes:
         return json.dumps({
-            "body": json.dumps([self.number, self.duration, self.lock]),
+            "body": json.dumps([self.number, self.duration, self.lock, self.deadly]),
             "headers": {"id": self.task, "eta": None},
             "properties": {"delivery_info": {}, "priority": 0},
         }).encode()  # fmt: skip
@@ -44,8 +46,8 @@ class Message:
     @classmethod
     def read(cls, payload: bytes) -> Message:
         envelope = json.loads(payload)
-        number, duration, lock = json.loads(envelope["body"])
-        return cls(number, envelope["headers"]["id"], duration, lock)
+        number, duration, lock, deadly = json.loads(envelope["body"])
+        return cls(number, envelope["headers"]["id"], duration, lock, deadly)
 
 
 @dataclass
@@ -59,7 +61,8 @@ class Ledger:
     accepted: set[int] = field(default_factory=set)
     acked: set[int] = field(default_factory=set)
     published: set[int] = field(default_factory=set)
-    #: Message numbers of which a body ran to its end.
+    #: Message numbers of which a body began to run, and those of which one ran to its end.
+    attempted: set[int] = field(default_factory=set)
     finished: set[int] = field(default_factory=set)
     #: Claim ids ever marked started, ever launched, ever checked by their body before a write.
     marked: set[str] = field(default_factory=set)
@@ -110,6 +113,11 @@ class Ledger:
             if number not in self.finished:
                 raise Violation(f"G1: message {number} was acknowledged and never ran")
             self.acked.add(number)
+        elif settlement.ending is Ending.DEAD:
+            # G7: what is given up kills, or had its attempts.
+            if not self.message(claim.payload).deadly and number not in self.attempted:
+                raise Violation(f"G7: message {number} was given up and never ran")
+            self.acked.add(number)
         elif settlement.ending is Ending.RELEASE:
             self.let_go.add(claim.id)
 
@@ -130,6 +138,7 @@ class Ledger:
                 f"G2: claim {claim.id} starts after the fence of its lease ({self.fences.get(claim.lease)})"
             )
         self.launched.add(claim.id)
+        self.attempted.add(self.message(claim.payload).number)
 
     def put_back(self, claim: Claim) -> None:
         if claim.id in self.launched and not claim.started:

@@ -14,18 +14,21 @@ from typing import Any
 from unittest.mock import patch
 
 from celery_ha import detector
+from celery_ha.brokers import memory as _memory
 from celery_ha.brokers.memory import MemoryBroker
+from celery_ha.envelope import attempts, headers
 from celery_ha.failover import observer as _observer
 from celery_ha.failover import recovery
 from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import _IDLE, Observer
-from celery_ha.model import Claim, Look
+from celery_ha.model import Claim, Ending, Look, Settlement
 from celery_ha.parking import memory as _parking
 from celery_ha.store.memory import MemoryServer
 from celery_ha.store.memory import locks as _locks
 from celery_ha.store.memory.court import MemoryCourt
+from tests.simulation import worker as _worker
 from tests.simulation.ledger import TrackedBroker, TrackedStore
-from tests.simulation.worker import Process
+from tests.simulation.worker import MAX_DELIVERIES, Process
 from tests.simulation.world import Producer
 
 
@@ -70,6 +73,15 @@ class ForgetsWhatItHolds(Process):
 class FreesNothing(Process):
     def free(self, claims: tuple[str, ...]) -> None:
         pass
+
+
+class GivesUpWhatIsMarked(Process):
+    def _receive(self, claim: Claim) -> None:
+        if attempts(headers(claim.payload)) < MAX_DELIVERIES:
+            super()._receive(claim)
+            return
+        del self.reserved[claim.id]
+        self.outbox[claim.id] = Settlement(claim.id, Ending.DEAD)
 
 
 class RenewsWedged(Process):
@@ -272,6 +284,15 @@ MUTANTS: dict[str, Mutant] = {
     "rule_14_only_the_last_id": Mutant(
         "only the last publish id of a producer is refused", ("G1",), 1000,
         patches=((MemoryBroker, "_seen", _only_the_last_id),),
+    ),
+    "rule_15_unstarted_not_counted": Mutant(
+        "deliveries that end before the start are not counted", ("liveness",), 100,
+        patches=((_worker, "suspected", lambda _headers: False),),
+    ),
+    "rule_15_suspects_beside_others": Mutant(
+        "what is claimed with a message that kills carries the mark, and past the limit it is given up",
+        ("G7", "liveness"), 300, {"process": GivesUpWhatIsMarked},
+        patches=((_memory, "_AGAIN", b"never there"),),
     ),
     "rule_18_one_by_one": Mutant(
         "several dead leases are requeued one after the other", ("order",), 1000,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from celery_ha.brokers.memory import MemoryBroker
 from celery_ha.detector import Patience
-from celery_ha.envelope import redelivered
+from celery_ha.envelope import attempts, headers, redelivered, suspected
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import Observer, Pace
@@ -35,6 +35,7 @@ PATIENCE = Patience(confirm_after=CONFIRM_AFTER, late_after=0.8)
 POLL = 0.35
 #: Seconds between two readings of what the lease holds (30 in the product).
 RECONCILE = 5.0
+MAX_DELIVERIES = 3
 
 
 class Process(Caller):
@@ -87,6 +88,7 @@ class Process(Caller):
         self.observer = self.make_observer(lease)
         self.opened = False
         self.reserved: dict[str, Claim] = {}
+        self.aside: dict[str, Claim] = {}
         self.outbox: dict[str, Settlement] = {}
         self.to_free: list[str] = []
         self.reconcile_at = 0.0
@@ -198,12 +200,15 @@ class Process(Caller):
             else:
                 self._refused(lease)
                 self.reserved.pop(claim.id, None)
+        self._open_suspects(lease)
         self._claim(lease)
         self._free(lease)
 
     def _claim(self, lease: str) -> None:
         free = max(self.slots - len(self.children) - len(self.reserved), 0)
         limit = max(self.slots + self.prefetch - len(self.children) - len(self.reserved), 0)
+        if self.aside:
+            free = limit = 0
         owed = tuple(self.outbox.values())
         if self.leaving or not (limit or owed):
             return
@@ -215,8 +220,35 @@ class Process(Caller):
         for claim in batch.claims:
             self.reserved[claim.id] = claim
         for claim in batch.claims:
+            self._receive(claim)
+
+    def _receive(self, claim: Claim) -> None:
+        """Rule 15: a suspect is not opened beside others; what comes after it goes back."""
+        if suspected(headers(claim.payload)):
+            del self.reserved[claim.id]
+            if attempts(headers(claim.payload)) < MAX_DELIVERIES:
+                self.aside[claim.id] = claim
+            else:
+                self.outbox[claim.id] = Settlement(claim.id, Ending.DEAD)
+        elif self.aside:
+            del self.reserved[claim.id]
+            self.outbox[claim.id] = Settlement(claim.id, Ending.RELEASE)
+        else:
+            self._open(claim)
             if claim.started:
                 del self.reserved[claim.id]
+                self._launch(claim)
+
+    def _open(self, claim: Claim) -> None:
+        if self.world.ledger.message(claim.payload).deadly:
+            self.world.poison(self)
+
+    def _open_suspects(self, lease: str) -> None:
+        """Rule 15: alone, and marked started before it is opened."""
+        while self.aside and not self.children:
+            claim = self.aside.pop(next(iter(self.aside)))
+            if self.ask_start(lease, claim):
+                self._open(claim)
                 self._launch(claim)
 
     def ask_start(self, lease: str, claim: Claim) -> bool:
@@ -243,7 +275,7 @@ class Process(Caller):
 
     def reconcile(self, lease: str) -> None:
         """Rule 2: read what the broker has in flight for us, give back what we do not know."""
-        known = {*self.reserved, *self.children, *self.outbox}
+        known = {*self.reserved, *self.aside, *self.children, *self.outbox}
         held = self.broker.held(lease)
         for claim in sorted(set(held) - known, key=lambda claim: int(claim.rpartition(".")[2]), reverse=True):
             self.outbox[claim] = Settlement(claim, Ending.RELEASE)
@@ -316,9 +348,9 @@ class Process(Caller):
     def _leave(self) -> None:
         """Give back what has not started, finish what runs for a while, close the lease (rule 7)."""
         kernel, lease = self.world.kernel, self.lease
-        for claim in sorted(self.reserved.values(), key=lambda claim: claim.number, reverse=True):
+        for claim in sorted([*self.reserved.values(), *self.aside.values()], key=_number, reverse=True):
             self.outbox[claim.id] = Settlement(claim.id, Ending.RELEASE)
-        self.reserved = {}
+        self.reserved, self.aside = {}, {}
         deadline = self.clock() + self.world.rng.choice([0.0, 1.0, 4.0])
         while self.children and self.clock() < deadline:
             self.pulse = self.clock()
@@ -365,3 +397,7 @@ class Process(Caller):
         if silent > TTL * 2 / 3 - 1.0 or any(to - since > 0.1 for _, since, to in drops):
             return True
         return bool(drops) and silent > 0.1
+
+
+def _number(claim: Claim) -> int:
+    return claim.number

@@ -21,6 +21,10 @@ CALM = 200.0
 LOCKS = ("red", "blue")
 #: Seconds within which the messages of a killed process have moved (G4).
 PROMISE = 2.0
+#: How many seeds have messages that kill whoever opens them, and how many of their messages do.
+POISONOUS, DEADLY = 0.1, 0.2
+#: Seconds until a worker that was poisoned is there again.
+REBORN = 0.5
 
 
 class Producer(Caller):
@@ -95,6 +99,9 @@ class World:
         self.process = process
         #: Times that G4 was put to the test.
         self.promises = 0
+        # Of its own, so that a seed without poison is the history it would be without this.
+        self._poison = random.Random(f"{seed}-poison")
+        self.poisonous = self._poison.random() < POISONOUS
         self._late_open = False
         self._numbers = 0
         self._last: Message | None = None
@@ -117,8 +124,16 @@ class World:
             return replace(self._last, number=self._numbers)  # a doubled chain step
         duration = rng.choice([0.0, 0.1, 0.1, 0.5, 0.5, 1.0, 3.0, 7.0])
         lock = rng.choice(LOCKS) if rng.random() < 0.4 else None
-        self._last = Message(self._numbers, f"t{self._numbers}", duration, lock)
+        deadly = self.poisonous and self._poison.random() < DEADLY
+        self._last = Message(self._numbers, f"t{self._numbers}", duration, lock, deadly)
         return self._last
+
+    def poison(self, process: Process) -> None:
+        """A worker has opened what nobody survives."""
+        self.trace("poisoned", process.lease)
+        process.crash(disconnect=True)
+        self._after(REBORN, self._restart_worker, process.name)
+        self.kernel.exit()
 
     # Running.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import redis
 from celery import Celery
 from celery.exceptions import Ignore, Reject
+from celery.worker.request import Request
+from kombu.serialization import register
 
 from celery_ha import HA, LockLost, current_lock, locked_task, unique_task
 
@@ -36,6 +40,10 @@ else:
     app.conf.ha_queues = {"orders": int(os.environ.get("PROBE_SHARDS", "12"))}
     app.conf.ha_lease_ttl = float(os.environ.get("PROBE_TTL", "4"))
     HA(app)
+if os.environ.get("PROBE_DIES_AFTER"):
+    from tests.support.mortal import die_after
+
+    die_after(os.environ["PROBE_DIES_AFTER"])
 
 
 def note(event: str, key: object, attempt: object, *extra: object) -> None:
@@ -219,6 +227,51 @@ def total(self, parts: list[object], key: object) -> list[object]:
     """The body of a chord."""
     _run(self, key, 0)
     return sorted(map(str, parts))
+
+
+@app.task(bind=True, queue="orders", ha_key="order.{key}")
+@locked_task("account:{key}", on_busy="requeue")
+def fatal(self, key: object, way: str, times: int = 1_000) -> object:
+    """Loses the process it runs in, the first ``times`` attempts."""
+    attempts = sum(line[:2] == ["start", str(key)] for line in entries(Path(LEDGER)))
+    _run(self, key, 0) if attempts >= times else lose(self, key, way)
+    return key
+
+
+def lose(task: Any, key: object, way: str) -> None:
+    note("start", key, task.request.properties["delivery_tag"], task.request.hostname)
+    if way == "exit":
+        os._exit(9)
+    if way == "segfault":
+        ctypes.string_at(0)
+    if way == "oom":  # as the kernel does
+        os.kill(os.getpid(), signal.SIGKILL)
+    if way == "main":
+        os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+#: A body that nobody survives to open.
+register("deadly", json.dumps, lambda _body: os._exit(9), "application/x-deadly", "utf-8")
+
+
+class DeadlyRequest(Request):
+    """No worker survives the arrival of its task."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        os._exit(9)
+
+
+@app.task(Request=DeadlyRequest)
+def sinister(key: object) -> object:
+    """Kills whoever receives it."""
+    return key
+
+
+@app.task
+def told(request: Any, exc: object, traceback: object) -> None:
+    """An errback."""
+    note("told", request.id, type(exc).__name__, "-")
 
 
 @app.task

@@ -136,6 +136,10 @@ class Scene:
     def waiting(self, *queues: str) -> int:
         return sum(self.redis.llen(f"{self.prefix}{queue}") for queue in queues)
 
+    def in_flight(self) -> int:
+        """Messages in the hands of all workers, alive or not."""
+        return sum(self.redis.hlen(key) for key in self.redis.scan_iter(f"{self.prefix}_ha:flight:*"))
+
     # -- publishing -------------------------------------------------------------------------
 
     def batch(self) -> str:

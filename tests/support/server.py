@@ -86,16 +86,21 @@ class RedisServer:
 
 
 class Sentinel(RedisServer):
-    """One sentinel that watches one master."""
+    """One sentinel that watches one master; of several, a majority must agree."""
 
-    def __init__(self, binary: str, master: RedisServer, name: str) -> None:
-        self.master, self.name = master, name
+    def __init__(self, binary: str, master: RedisServer, name: str, *, quorum: int = 1) -> None:
+        self.master, self.name, self.quorum = master, name, quorum
         super().__init__(binary)
 
     def command(self) -> list[str]:
         config = self.folder / "sentinel.conf"
         lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}"]
-        config.write_text("\n".join([*lines, f"sentinel monitor {self.name} 127.0.0.1 {self.master.port} 1", ""]))
+        lines += [
+            f"sentinel monitor {self.name} 127.0.0.1 {self.master.port} {self.quorum}",
+            f"sentinel down-after-milliseconds {self.name} 1000",
+            f"sentinel failover-timeout {self.name} 3000",
+        ]
+        config.write_text("\n".join([*lines, ""]))
         return [self.binary, str(config), "--sentinel"]
 
 

@@ -9,10 +9,11 @@ from contextlib import suppress
 
 import pytest
 
-from celery_ha.cli.ring import locate, moves, owners
+from celery_ha.cli.ring import locate, moves
 from celery_ha.cli.show import Answer, Table, cell, plain, show, span
 from celery_ha.envelope import afresh, headers
 from celery_ha.inspect.fleet import backlogs, rings, standings, state_of
+from celery_ha.inspect.values import owners
 from celery_ha.model import FencedLease, Leader, Look, Node
 from celery_ha.worker.shards import owned_shards
 

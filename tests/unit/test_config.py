@@ -74,6 +74,7 @@ def test_an_unknown_setting_without_a_near_name_lists_all_of_them() -> None:
         ("ha_max_deliveries", 0),
         ("ha_max_deliveries", 2.5),
         ("ha_dead_letters_max", None),
+        ("ha_dead_letters_ttl", 0),
         ("ha_defaults", "yes"),
         ("ha_prefix", ""),
         ("ha_prefix", "my app:"),

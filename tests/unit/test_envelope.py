@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_ha.envelope import deliveries, redelivered, task_id
+from celery_ha.envelope import afresh, deliveries, embedded, headers, redelivered, rerouted, suspected, task_id
 
 MESSAGE: dict[str, Any] = {
     "body": "W1tdLCB7fSwge31d",
@@ -53,6 +54,36 @@ def test_every_started_attempt_counts() -> None:
     assert deliveries(payload) == 3
 
 
+def test_message_with_which_three_workers_died_before_it_had_started_is_a_suspect() -> None:
+    payload = redelivered(PAYLOAD, started=True)
+    verdicts = []
+    for _ in range(4):
+        payload = redelivered(payload, started=False)
+        verdicts.append(suspected(headers(payload)))
+    assert verdicts == [False, False, True, True]
+    assert deliveries(payload) == 1
+    assert not suspected(headers(afresh(payload)))
+
+
+def test_rerouted_message_forgets_its_shard_and_nothing_else() -> None:
+    expected = json.loads(PAYLOAD)
+    expected["properties"]["delivery_info"] = {"exchange": "orders", "routing_key": "orders"}
+    assert json.loads(rerouted(PAYLOAD, "orders", "orders")) == expected
+    assert all(rerouted(payload, "", "orders") is payload for payload in FOREIGN)
+
+
+def test_what_is_embedded_is_read_from_plain_json_only() -> None:
+    def with_body(body: bytes, **changed: Any) -> bytes:
+        properties = {**MESSAGE["properties"], "body_encoding": "base64"}
+        return json.dumps({**MESSAGE, "properties": properties, "body": b64encode(body).decode(), **changed}).encode()
+
+    body = json.dumps([[], {}, {"chord": {"task": "body"}}]).encode()
+    assert embedded(with_body(body)) == {"chord": {"task": "body"}}
+    assert embedded(with_body(body, **{"content-type": "application/x-python-serialize"})) == {}
+    assert embedded(with_body(body, headers={"compression": "application/x-gzip"})) == {}
+    assert embedded(with_body(b"[1]")) == embedded(with_body(b"{")) == embedded(b"[") == {}
+
+
 @pytest.mark.parametrize("payload", FOREIGN)
 def test_payload_that_is_no_message_comes_back_unchanged(payload: bytes) -> None:
     assert redelivered(payload, started=True) is payload
@@ -79,7 +110,7 @@ def test_task_id_of_protocol_1_is_the_correlation_id() -> None:
 def test_message_survives_whole(headers: dict[str, Any], properties: dict[str, Any], body: str, started: bool) -> None:
     payload = json.dumps({"body": body, "headers": headers, "properties": properties}).encode()
     again = json.loads(redelivered(payload, started=started))
-    for name in ("redelivered", "ha_deliveries"):
+    for name in ("redelivered", "ha_deliveries", "ha_unstarted"):
         again["headers"].pop(name, None)
         headers.pop(name, None)
     for info in (again["properties"].get("delivery_info"), properties.get("delivery_info")):

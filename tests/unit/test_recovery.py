@@ -131,7 +131,7 @@ def test_second_leader_that_recovers_the_same_moves_nothing_twice() -> None:
     late = recover(fenced, scene.broker, scene.store.locks, scene.store.court)
     assert late == []
     assert scene.waiting() == ["b", "c", "d", "e"]
-    assert list(scene.broker.held("other").values()) == [True]
+    assert len(scene.broker.held("other")) == 1
 
 
 def test_redelivered_task_gets_a_higher_token() -> None:

@@ -30,10 +30,14 @@ for at, step in ipairs(steps) do
     local popped = redis.call('RPOP', prefix .. source, want)
     if popped then
       for _, payload in ipairs(popped) do
-        -- A claim for a free slot carries the mark "started", unless it plainly waits for an ETA;
-        -- the hint may only err to "not marked", which costs a later question.
+        -- A claim for a free slot carries the mark "started", unless it plainly waits for an ETA or
+        -- was interrupted before: if it kills its worker when it is opened, what was claimed with it
+        -- must not count as started. The hint may only err to "not marked", which costs a question.
         local started = '0'
-        if #found / 3 < slots and string.find(payload, '"eta": null', 1, true) then started = '1' end
+        if #found / 3 < slots and string.find(payload, '"eta": null', 1, true)
+          and not string.find(payload, '"redelivered": true', 1, true) then
+          started = '1'
+        end
         found[#found + 1] = source
         found[#found + 1] = started
         found[#found + 1] = payload

@@ -35,16 +35,20 @@ local function begin_quiet_time()
   redis.call('HSET', key('run'), 'since', integer(micros()))
 end
 
-local function is_quiet()
-  local run = redis.call('HMGET', key('run'), 'since', 'ttl')
-  return run[1] and run[2] and micros() < tonumber(run[1]) + tonumber(run[2])
+-- Notice a new server run: what was acknowledged to somebody may be lost. An unknown run ('') says nothing.
+-- Returns whether it is quiet time.
+local function note_run(run)
+  local known = redis.call('HMGET', key('run'), 'id', 'since', 'ttl')
+  if run ~= '' and known[1] ~= run then
+    redis.call('HSET', key('run'), 'id', run)
+    if known[1] then
+      begin_quiet_time()
+      return known[3]
+    end
+  end
+  return known[2] and known[3] and micros() < tonumber(known[2]) + tonumber(known[3])
 end
 
--- Notice a new server run: what was acknowledged to somebody may be lost. An unknown run ('') says nothing.
-local function note_run(run)
-  if run == '' then return end
-  local known = redis.call('HGET', key('run'), 'id')
-  if known == run then return end
-  redis.call('HSET', key('run'), 'id', run)
-  if known then begin_quiet_time() end
+local function is_quiet()
+  return note_run('')
 end

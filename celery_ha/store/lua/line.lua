@@ -29,6 +29,14 @@ local function join_line(name, limit, fields)
   redis.call('HSET', key('lines'), name, limit)
 end
 
+-- Whether a caller stands in line: the last field of its entry is the id of its ask.
+local function stands(name, ask)
+  for _, entry in ipairs(redis.call('LRANGE', key('line:' .. name), 0, -1)) do
+    if string.sub(entry, -#ask) == ask and string.sub(entry, 1, 6) == '4:call' then return true end
+  end
+  return false
+end
+
 local function leave_line(name)
   if redis.call('EXISTS', key('line:' .. name)) == 0 then redis.call('HDEL', key('lines'), name) end
 end

@@ -9,24 +9,35 @@
 -- ARGV[7]  how many may hold it   ARGV[8] microseconds after which it is free again, 0: never
 -- ARGV[9]  id of the ask, the same when it is repeated
 -- ARGV[10] milliseconds for which the asker stands in line unless it says that it still does, 0: it does not
--- Returns  {token, again, lease, claim, task, in line}; token '' is busy, then lease, claim and task name a
+-- Returns  the token of a lock that nobody else had to do with; else
+--          {token, again, lease, claim, task, in line}; token '' is busy, then lease, claim and task name a
 --          holder ('' unknown) and the last says whether the asker stands in line; -1: it need not ask again
 
 -- include: common
 -- include: locks
--- include: line
 
 local name, lease, claim, task, inherit, run, limit, most, ask, stay = unpack(ARGV)
-local busy = {'', 0, '', '', '', 0}
+local quiet = note_run(run)
+local is_known = is_open(lease)
+-- One question for what is hardly ever there.
+local ended, forgot, line = key('ended:' .. claim), key('forgot:' .. ask), key('line:' .. name)
+if is_known and not quiet and limit == '1' then
+  local id = slot_id(name, 0)
+  if redis.call('EXISTS', ended, forgot, line, key('lock:' .. id)) == 0 then
+    return grant(id, lease, claim, task, inherit, most, ask)
+  end
+end
+
+-- What follows is worked out only for the rest, so that a free lock does not pay for it.
+-- include: line
+
 limit = tonumber(limit)
-note_run(run)
-if not is_open(lease) then
+local busy = {'', 0, '', '', '', 0}
+if not is_known then
   if is_fenced(lease) then busy[6] = -1 end
   return busy
 end
--- One question for what is hardly ever there.
-local special = redis.call('EXISTS', key('ended:' .. claim), key('forgot:' .. ask), key('line:' .. name)) > 0
-if special and redis.call('EXISTS', key('ended:' .. claim), key('forgot:' .. ask)) > 0 then
+if redis.call('EXISTS', ended, forgot) > 0 then
   busy[6] = -1
   return busy
 end
@@ -51,7 +62,7 @@ local function choose()
 end
 
 local own, due, free, other = choose()
-if not own and not due and free and special then
+if not own and not due and free and redis.call('EXISTS', line) == 1 then
   serve_line(name, limit)
   own, due, free, other = choose()
 end
@@ -65,6 +76,6 @@ if not chosen then
   end
   return {'', 0, other.lease, other.claim, other.task, stay ~= '0' and 1 or 0}
 end
-if is_quiet() then return busy end
+if quiet then return busy end
 if chosen.lock then drop_lock(chosen.id, chosen.lock) end
 return {grant(chosen.id, lease, claim, task, inherit, most, ask), 0, '', '', '', 0}

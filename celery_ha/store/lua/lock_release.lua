@@ -8,20 +8,32 @@
 
 -- include: common
 -- include: locks
--- include: line
 
 local name, lease, claim, task, token, free = unpack(ARGV)
 if not is_open(lease) then return -1 end
 
-local function held(id)
-  local lock = lock_of(id)
-  if lock and is_held_by(lock, lease, claim, task) and lock.token == token then
-    if free == '1' then free_lock(id, lock) end
-    return true
-  end
+local function is_held(lock)
+  return lock and is_held_by(lock, lease, claim, task) and lock.token == token
 end
 
-if held(slot_id(name, 0)) then return 1 end
+local first = slot_id(name, 0)
+local lock = lock_of(first)
+if is_held(lock) and (free == '0' or redis.call('EXISTS', key('line:' .. name)) == 0) then
+  if free == '1' then drop_lock(first, lock) end
+  return 1
+end
+
+-- What follows is worked out only for the rest: other slots, and a lock that others wait for.
+-- include: line
+
+local function held(id)
+  local lock = lock_of(id)
+  if not is_held(lock) then return false end
+  if free == '1' then free_lock(id, lock) end
+  return true
+end
+
+if held(first) then return 1 end
 for _, id in ipairs(redis.call('SMEMBERS', key('held:' .. claim))) do
   if name_of(id) == name then
     if held(id) then return 1 end

@@ -107,7 +107,7 @@ class Asking:
 
     def _ask(self, link: Link) -> tuple[bytes, int, int]:
         silence = self._silence if self._waits else 0
-        token, again, *other, stands = link.run_script(
+        reply = link.run_script(
             "lock_acquire",
             self._name,
             *_fields(self._holder),
@@ -118,6 +118,9 @@ class Asking:
             self._id,
             silence,
         )
+        if isinstance(reply, bytes):
+            return reply, 0, 0
+        token, again, *other, stands = reply
         self._busy = _holder(*other)
         return token, again, stands
 
@@ -147,7 +150,14 @@ class Asking:
 
     def _stay(self, link: Link) -> int:
         stands: int = link.run_script(
-            "lock_stay", self._name, self._limit, self._id, self._silence, self._holder.lease, self._holder.claim
+            "lock_stay",
+            self._name,
+            self._limit,
+            self._id,
+            self._silence,
+            self._holder.lease,
+            self._holder.claim,
+            link.run,
         )
         return stands
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from celery_ha.errors import StoreError
@@ -51,12 +51,18 @@ class RedisSurvey(Survey):
             (entries,) = link.call(("LRANGE", self._prefix + "history", 0, limit - 1))
         return tuple(map(load_failover, entries))
 
-    def locks(self) -> tuple[HeldLock, ...]:
+    def slots(self) -> frozenset[tuple[str, int]]:
         start = self._prefix + "lock:"
         with self._pool.link() as link:
-            keys = sorted({key for batch in _scan(link, start) for key in batch})
-            found = [lock for at in range(0, len(keys), STEP) for lock in _read(link, keys[at : at + STEP], start)]
-        return tuple(sorted(found, key=lambda lock: (lock.name, lock.slot)))
+            keys = {key for batch in _scan(link, start) for key in batch}
+        parts = (key.decode(errors="replace").removeprefix(start).partition(":") for key in keys)
+        return frozenset((name, int(slot)) for slot, _, name in parts)
+
+    def locks(self, slots: Iterable[tuple[str, int]] | None = None) -> tuple[HeldLock, ...]:
+        wanted = sorted(self.slots() if slots is None else slots)
+        with self._pool.link() as link:
+            steps = (wanted[at : at + STEP] for at in range(0, len(wanted), STEP))
+            return tuple(lock for step in steps for lock in _read(link, step, self._prefix))
 
     def lines(self) -> Mapping[str, int]:
         with self._pool.link() as link:
@@ -111,13 +117,13 @@ def _scan(link: Link, start: str) -> Iterator[list[bytes]]:
             return
 
 
-def _read(link: Link, keys: list[bytes], start: str) -> Iterator[HeldLock]:
+def _read(link: Link, slots: list[tuple[str, int]], prefix: str) -> Iterator[HeldLock]:
+    keys = [f"{prefix}lock:{slot}:{name}" for name, slot in slots]
     fields = ("lease", "claim", "task", "token")
     answers = link.call(*(command for key in keys for command in (("HMGET", key, *fields), ("PTTL", key))))
-    for key, record, left in zip(keys, answers[::2], answers[1::2], strict=True):
+    for (name, slot), record, left in zip(slots, answers[::2], answers[1::2], strict=True):
         if record[3] is None:
             continue  # free by now
         lease, claim, task, token = (part.decode(errors="replace") for part in record)
-        slot, _, name = key.decode(errors="replace").removeprefix(start).partition(":")
         ends = left / 1000 if left >= 0 else None
-        yield HeldLock(name, int(slot), Holder(lease, claim, task), int(token), ends)
+        yield HeldLock(name, slot, Holder(lease, claim, task), int(token), ends)

@@ -18,8 +18,9 @@ from kazoo.security import make_acl, make_digest_acl
 from celery_ha.store.zookeeper.url import Address, client_settings
 
 _MILLI = 1000
-#: Seconds between two tries to connect: the first, and the longest.
-FIRST_RETRY, LONGEST_RETRY = 0.05, 1.0
+#: Seconds between two tries to connect: the first, and the longest. A server that was restarted drops the sessions
+#: that do not come back within their timeout, and with them the places in line.
+FIRST_RETRY, LONGEST_RETRY = 0.05, 0.25
 
 
 class Handler(ConnectionHandler):

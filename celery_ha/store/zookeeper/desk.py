@@ -60,8 +60,7 @@ class Desk:
         The lock is written too: whoever frees it meanwhile has to look at the line again.
         """
         ops = write(self._paths, view, _with_limit(view.lock, limit), stays=True)
-        # Random too: numbers begin again when the lock was free in between.
-        place = f"{self._paths.lock(lock_key(view.lock.name))}/{IN_LINE}{secrets.token_hex(4)}-"
+        place = f"{self._paths.lock(lock_key(view.lock.name))}/{self.place_of(waiter)}"
         answers = self._link.commit(
             *ops,
             Check(self._paths.lease(waiter.holder.lease)),
@@ -69,6 +68,13 @@ class Desk:
         )
         made: str = answers[-1]
         return made
+
+    def place_of(self, waiter: Waiter) -> str:
+        """How the name of a caller's place in line begins.
+
+        The number that follows is not enough: it begins again when the lock was free in between.
+        """
+        return f"{IN_LINE}{waiter.ask}-"
 
     def change(self, view: View, after: Lock, *more: Op) -> bool:
         """Write a lock of which slots were freed or entrusted, and hand a free one on; returns whether one was.
@@ -112,9 +118,12 @@ class Desk:
         return frozenset(lease for lease, stat in zip(leases, stats, strict=True) if stat is not None)
 
     def found(self, view: View, waiter: Waiter) -> Grant | None:
-        """What a holder has already."""
+        """What a holder has already: by this very call, whose answer was lost, or by another of the same claim."""
         slot = view.own(waiter.holder)
-        return None if slot is None else Grant(view.lock.slots[slot].token, again=True)
+        if slot is None:
+            return None
+        held = view.lock.slots[slot]
+        return Grant(held.token, again=held.ask != waiter.ask)
 
     def _first(self, view: View) -> tuple[Waiter | None, list[Op], int]:
         """The first in line that can take it, what to delete for that, and how many stay in line."""

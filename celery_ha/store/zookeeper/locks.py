@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import random
-import threading
+import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from time import monotonic, sleep
 
-from celery_ha.errors import HAError
 from celery_ha.model import Grant, Holder
 from celery_ha.store.base import LockStore
+from celery_ha.store.persistent import Persistent
+from celery_ha.store.zookeeper.asking import Asking
 from celery_ha.store.zookeeper.broom import Broom
 from celery_ha.store.zookeeper.clock import Clock
 from celery_ha.store.zookeeper.desk import Desk
-from celery_ha.store.zookeeper.link import Conflict, Link, children, exists, get, sync
-from celery_ha.store.zookeeper.ops import Check, Create, Delete
+from celery_ha.store.zookeeper.link import Link, children, exists, sync
+from celery_ha.store.zookeeper.ops import Check, Create
 from celery_ha.store.zookeeper.records import Waiter
 from celery_ha.store.zookeeper.rules import View
 from celery_ha.store.zookeeper.znodes import Entry, Paths, lock_key
@@ -27,17 +24,6 @@ from celery_ha.store.zookeeper.znodes import Entry, Paths, lock_key
 ENDED_TTL = 600.0
 #: Locks looked at by one sweep.
 SWEEP = 200
-#: Seconds before a lock that cannot be granted to anybody now is asked for again by a caller that waits.
-AGAIN = 0.1
-
-
-@dataclass(frozen=True)
-class _Answer:
-    grant: Grant
-    #: Where the caller stands in line; empty: it does not.
-    place: str = ""
-    #: Nothing will be granted any more: the lease is fenced, or the claim over.
-    over: bool = False
 
 
 class ZooKeeperLocks(LockStore):
@@ -61,6 +47,7 @@ class ZooKeeperLocks(LockStore):
         self._desk = Desk(link, paths, clock)
         self._ends = Broom(link, clock, paths.at("ended"), ENDED_TTL)
         self._slice = timeout / 2
+        self._persistent = Persistent()
 
     def acquire(
         self,
@@ -72,20 +59,15 @@ class ZooKeeperLocks(LockStore):
         max_hold: float | None = None,
         wait: float = 0.0,
     ) -> Grant:
-        deadline = monotonic() + wait
-        waiter = Waiter(holder, inherit, max_hold)
-        while True:
-            answer = self._link.persist(lambda: self._ask(name, waiter, limit, join=wait > 0))
-            if answer.place:
-                grant = self._stand_in_line(name, waiter, answer, deadline)
-                if grant is not None:
-                    return grant
-                continue
-            left = deadline - monotonic()
-            if answer.grant.token is not None or answer.over or left <= 0:
-                return answer.grant
-            # Nobody is granted anything now, so there is no line to stand in.
-            sleep(min(AGAIN, left))
+        waiter = Waiter(holder, inherit, max_hold, ask=secrets.token_hex(8))
+        asking = Asking(self._link, self._paths, self._desk, name, waiter, limit, wait, self._slice)
+        try:
+            return asking.decide()
+        except BaseException:
+            # A time limit, the loss of another lock, a store that does not answer: nobody waits any more, and
+            # what is granted would be held for as long as the lease lives.
+            self._persistent.run(asking.forget)
+            raise
 
     def release(self, name: str, holder: Holder, token: int) -> bool | None:
         if self._change(lock_key(name), lambda view: view.own(holder, token), holder.lease):
@@ -123,66 +105,6 @@ class ZooKeeperLocks(LockStore):
         entries = self._listed(self._paths.at("due"))
         keys = sorted({entry.key for entry in random.sample(entries, min(SWEEP, len(entries)))})
         return sum(self._link.persist(partial(self._desk.serve, key)) for key in keys)
-
-    def _ask(self, name: str, waiter: Waiter, limit: int, *, join: bool) -> _Answer:
-        """Take the best slot: our own, one that is due to us, a free one; those in line have the free ones first."""
-        holder = waiter.holder
-        lease, end, fenced, gone, quiet = self._link.ask(
-            exists(self._paths.lease(holder.lease)),
-            exists(self._paths.end(holder.claim)),
-            exists(self._paths.fence(holder.lease)),
-            exists(self._paths.tombstone(holder.lease)),
-            get(self._paths.at("quiet")),
-        )
-        if lease is None or end is not None:
-            return _Answer(Grant(None), over=any(stat is not None for stat in (end, fenced, gone)))
-        view = self._desk.read(name)
-        if (found := self._desk.found(view, waiter)) is not None:
-            return _Answer(found)
-        slot = view.due(holder.task, limit, self._desk.open_leases(view, holder.task))
-        if slot is None and (free := view.free(limit)):
-            if view.line:
-                self._desk.serve(lock_key(name))
-                view = self._desk.read(name)
-                free = view.free(limit)
-            slot = free[0] if free else None
-        if slot is None:
-            busy = Grant(None, view.other(limit))
-            return _Answer(busy, self._desk.join(view, waiter, limit) if join else "")
-        if quiet is not None and view.now[0] < json.loads(quiet[0]):
-            return _Answer(Grant(None))
-        return _Answer(Grant(self._desk.grant(view, slot, waiter, limit)))
-
-    def _stand_in_line(self, name: str, waiter: Waiter, answer: _Answer, deadline: float) -> Grant | None:
-        """Wait until our place in line is gone, at most until the deadline; what comes at the last moment counts.
-
-        A line passes over those whose lease is not open any more, so they need not wait.
-
-        Returns:
-            None: the place is gone and we hold nothing, so somebody who has time left must ask anew. It went
-            with its session, or was served while this process stood still for longer than its ``max_hold``.
-        """
-        bell = threading.Event()
-        place: object = answer.place
-        try:
-            with self._link.ringing(bell):
-                while True:
-                    bell.clear()
-                    place, lease = self._link.ask(
-                        exists(answer.place, lambda _event: bell.set()), exists(self._paths.lease(waiter.holder.lease))
-                    )
-                    left = deadline - monotonic()
-                    if place is None or lease is None or left <= 0:
-                        break
-                    bell.wait(min(left, self._slice))
-        finally:
-            if place is not None:
-                with suppress(HAError, Conflict):
-                    self._link.commit(Delete(answer.place))
-        found = self._desk.found(self._desk.read(name), waiter)
-        if found is not None:
-            return Grant(found.token)
-        return None if place is None and lease is not None and monotonic() < deadline else answer.grant
 
     def _remember(self, claim: str) -> None:
         (stat,) = self._link.ask(exists(self._paths.end(claim)))

@@ -26,6 +26,8 @@ class Held:
     token: int = 0
     #: ``max_hold`` of a grant that is not written yet: it counts from the transaction's own date.
     lasting: float | None = None
+    #: Id of the call it was granted to.
+    ask: str = ""
 
     @property
     def ends(self) -> bool:
@@ -58,6 +60,8 @@ class Waiter:
     holder: Holder
     inherit: float
     max_hold: float | None = None
+    #: Id of the call, the same when it is repeated.
+    ask: str = ""
 
 
 def dump_node(node: Node) -> bytes:
@@ -147,7 +151,9 @@ def load_waiter(record: bytes) -> Waiter:
     """Read the record of a caller that waits; raises like :func:`load_node`."""
     fields = _load(record)
     try:
-        return Waiter(Holder(**fields["holder"]), float(fields["inherit"]), fields["max_hold"])
+        return Waiter(
+            Holder(**fields["holder"]), float(fields["inherit"]), fields["max_hold"], str(fields.get("ask", ""))
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise _unusable(record) from error
 
@@ -171,7 +177,9 @@ def _held(fields: Mapping[str, Any], written: int, date: int) -> Held:
     if lasting is not None:
         # Dates are cut to a millisecond: rather held too long than freed too early.
         until = (date + 1) / _MILLI + float(lasting)
-    return Held(holder, float(fields["inherit"]), until, int(fields["token"]) or written)
+    return Held(
+        holder, float(fields["inherit"]), until, int(fields["token"]) or written, ask=str(fields.get("ask", ""))
+    )
 
 
 def _node(fields: Mapping[str, Any]) -> Node:

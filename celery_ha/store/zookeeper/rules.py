@@ -67,7 +67,7 @@ class View:
 
     def granted(self, slot: Slot, waiter: Waiter) -> Lock:
         """The lock after a grant. One write grants one slot: its own number becomes the token."""
-        return self.lock.with_slot(slot, Held(waiter.holder, waiter.inherit, lasting=waiter.max_hold))
+        return self.lock.with_slot(slot, Held(waiter.holder, waiter.inherit, lasting=waiter.max_hold, ask=waiter.ask))
 
     def entrusted(self, slot: Slot, task: str) -> Lock:
         """The lock after a slot became ownerless, to be kept for a task (rule 8)."""

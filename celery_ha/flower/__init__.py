@@ -1,0 +1,1 @@
+"""The HA tab of Flower and its JSON API; nothing here is imported unless Flower is there."""
