@@ -26,7 +26,7 @@ from benchmarks import report
 from benchmarks.report import Figure, median, p99
 from benchmarks.stage import PROBE, Copies, folder, private_server
 from benchmarks.tail import Entry, Tail
-from celery_ha.brokers.connect import BrokerAccess
+from celery_ha.brokers.connect import RedisAccess
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.keys import shard_names
 from tests.support.fleet import Worker, eventually
@@ -76,7 +76,7 @@ class Fleet:
 
     def __init__(self, stage: Scene) -> None:
         self._stage = stage
-        self._broker: RedisBroker = BrokerAccess(stage.probe.app).broker(timeout=10.0, dead_limit=1)
+        self._broker: RedisBroker = RedisAccess(stage.probe.app).broker(timeout=10.0, dead_limit=1)
         self._copies = Copies(stage.redis, stage.probe.app, f"{PROBE}.order", "unused")
         self._tail = Tail(stage.ledger.path)
         self._pushed = 0

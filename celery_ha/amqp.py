@@ -11,7 +11,9 @@ from celery.app import amqp
 
 from celery_ha import config
 from celery_ha.brokers.connection import Connection
+from celery_ha.delays import led_through
 from celery_ha.keys import base_of, shard_names
+from celery_ha.rabbitmq import make_quorum, on_rabbitmq
 from celery_ha.routing import Router
 from celery_ha.worker.claimed import guarded
 
@@ -34,6 +36,7 @@ class ShardedQueues(amqp.Queues):
         #: Number of shards by the name of their base queue.
         self.sharded: Mapping[str, int] = {}
         self._selected = False
+        self._quorum = False
         super().__init__(*args, **kwargs)
 
     def shard(self, sharded: Mapping[str, int]) -> None:
@@ -54,6 +57,17 @@ class ShardedQueues(amqp.Queues):
             for name in shard_names(base, shards):
                 if name not in self:
                     self.add(self.new_missing(name))
+
+    def on_rabbitmq(self) -> None:
+        """Make quorum queues of all, those to come included."""
+        self._quorum = True
+        for queue in self.values():
+            make_quorum(queue)
+
+    def __setitem__(self, name: str, queue: kombu.Queue) -> None:
+        super().__setitem__(name, queue)
+        if self._quorum:
+            make_quorum(queue, single=self.is_shard(name))
 
     def is_shard(self, name: str) -> bool:
         """Whether this is the name of a shard, be it beyond the present number of shards."""
@@ -93,7 +107,8 @@ class AMQP(amqp.AMQP):
     @cached_property
     def send_task_message(self) -> Callable[..., Any]:
         """Publish a task; refused inside a task whose own message has moved on (rule 13)."""
-        return guarded(getattr(self.app, "ha", None), self._create_task_sender())
+        send = led_through(self._create_task_sender(), lambda: self.queues)
+        return guarded(getattr(self.app, "ha", None), send)
 
     def Queues(self, queues: Any, *args: Any, **kwargs: Any) -> ShardedQueues:  # noqa: N802 - Celery's name
         """Make the app's queues, shards included.
@@ -107,6 +122,8 @@ class AMQP(amqp.AMQP):
             ConfigError: An ``ha_*`` setting cannot be used.
         """
         declared: ShardedQueues = super().Queues(queues, *args, **kwargs)
+        if on_rabbitmq(self.app.conf):
+            declared.on_rabbitmq()
         declared.shard(config.read(self.app).queues)
         return declared
 

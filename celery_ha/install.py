@@ -14,9 +14,12 @@ from typing import Any
 
 from celery._state import connect_on_app_finalize
 
-from celery_ha.brokers.connect import BrokerAccess
-from celery_ha.brokers.redis import RedisBroker
+from celery_ha.attempts.choose import attempts_in
+from celery_ha.brokers.amqp import AmqpBroker
+from celery_ha.brokers.base import NodeBroker
+from celery_ha.brokers.connect import RedisAccess, access_to
 from celery_ha.config import Config, defaults_for, found, read
+from celery_ha.delays import lasting
 from celery_ha.errors import ConfigError, KeyRefused, StoreUnavailable
 from celery_ha.failover.namesake import make_sure_of
 from celery_ha.flower.install import show_in_flower
@@ -25,6 +28,7 @@ from celery_ha.locks.lock import Lock
 from celery_ha.locks.publish import publishing
 from celery_ha.locks.terms import OnLost, Terms
 from celery_ha.parking.redis import RedisParking
+from celery_ha.rabbitmq import on_rabbitmq, rabbitmq_defaults
 from celery_ha.store.base import LockStore, Store, Uniques
 from celery_ha.store.choose import store_from_url
 from celery_ha.store.redis.store import RedisStore
@@ -59,7 +63,7 @@ class HA:
         self.changed: dict[str, object] = {}
         self._mutex = threading.Lock()
         self._pid = os.getpid()
-        self._asker: RedisBroker | None = None
+        self._asker: NodeBroker | None = None
         self._tenant: Tenant | None = None
         if app is not None:
             self.init_app(app)
@@ -81,7 +85,7 @@ class HA:
         # Every thread's backend comes from here; see worker/claimed.py.
         app._get_backend = self._guarded_backend(app._get_backend)  # noqa: SLF001 - the only seam
         # Every way to publish ends here: apply_async, canvas, beat, retry.
-        app.send_task = publishing(self, app.send_task)
+        app.send_task = publishing(self, lasting(app.send_task, lambda: on_rabbitmq(app.conf)))
         show_in_flower()
 
     @cached_property
@@ -107,10 +111,10 @@ class HA:
         """Celery's settings as we need them, where the user has not set them.
 
         Asked when the configuration is loaded, which is before a worker reads it; ``ha_*`` settings
-        may still change afterwards, so none but the switch is looked at.
+        may still change afterwards, so none but the switch and the TTL are looked at.
         """
-        switch = found(self.app.conf).get("ha_defaults", True)
-        self.changed = defaults_for(Config(defaults=bool(switch)), self.app.conf)
+        conf, config = self.app.conf, _for_defaults(found(self.app.conf))
+        self.changed = {**defaults_for(config, conf), **rabbitmq_defaults(config, conf)}
         return {**self.changed, "worker_consumer": CONSUMER}
 
     # -- store ------------------------------------------------------------------------------
@@ -126,7 +130,7 @@ class HA:
         return self.make_store()
 
     def make_store(
-        self, timeout: float | None = None, ttl: float | None = None, access: BrokerAccess | None = None
+        self, timeout: float | None = None, ttl: float | None = None, access: RedisAccess | None = None
     ) -> Store:
         """Another client of the store, for another lease than this process has already.
 
@@ -139,7 +143,12 @@ class HA:
         timeout, ttl = timeout or config.store_timeout, ttl or config.lease_ttl
         if config.store is not None:
             return store_from_url(config.store, prefix=config.prefix, timeout=timeout, ttl=ttl)
-        broker = access or BrokerAccess(self.app)
+        broker = access or access_to(self.app)
+        if not isinstance(broker, RedisAccess):
+            raise ConfigError(
+                f"the broker {broker.url} can keep no leases: set ha_store to a Redis or ZooKeeper, such as "
+                '"redis://localhost:6379/1" or "zookeeper://h1:2181,h2:2181,h3:2181/path"'
+            )
         return RedisStore(
             lambda: broker.client(timeout=timeout), prefix=broker.key_prefix + config.prefix, timeout=timeout
         )
@@ -148,7 +157,7 @@ class HA:
     def store_url(self) -> str:
         """Where the store is, without passwords."""
         if self.config.store is None:
-            return f"the broker, {BrokerAccess(self.app).url}"
+            return f"the broker, {access_to(self.app).url}"
         scheme, _, rest = self.config.store.partition("://")
         return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
 
@@ -219,10 +228,24 @@ class HA:
         """
         with self._mutex_of_this_process():
             if self._asker is None:
-                config = self.config
-                access = BrokerAccess(self.app)
-                self._asker = access.broker(timeout=config.store_timeout, dead_limit=config.dead_letters_max)
+                self._asker = self.make_broker(self.store, self.config.store_timeout)
             return self._asker.holds(lease, claim)
+
+    def make_broker(self, store: Store, timeout: float, retries: int = 0) -> NodeBroker:
+        """Another client of the broker, and where it keeps no record of its own, of that in the store.
+
+        Args:
+            store: whose client asks.
+            timeout: seconds for every call to a broker that is asked directly.
+            retries: how often such a call is repeated on a new connection.
+
+        Raises:
+            ConfigError: the broker or the store is of a kind that cannot be used.
+        """
+        access = access_to(self.app)
+        if isinstance(access, RedisAccess):
+            return access.broker(timeout=timeout, retries=retries, dead_limit=self.config.dead_letters_max)
+        return AmqpBroker(attempts_in(store))
 
     def _mutex_of_this_process(self) -> threading.Lock:
         """A forked child may inherit a lock that nobody in it will ever release."""
@@ -238,10 +261,11 @@ class HA:
         Raises:
             DuplicateNode: another live worker has its name.
         """
-        config, access = self.config, BrokerAccess(self.app)
+        config, access = self.config, access_to(self.app)
+        store = self.store
         access.wait()
         with suppress(StoreUnavailable):
-            make_sure_of(worker.hostname, self.store.court, clock=monotonic, sleep=sleep)
+            make_sure_of(worker.hostname, store.court, clock=monotonic, sleep=sleep)
         consumed = tuple(sorted(self.app.amqp.queues.consume_from))
         pool = worker.pool_cls.__module__.rpartition(".")[2]
         self.node = WorkerNode(
@@ -249,19 +273,32 @@ class HA:
             consumed,
             worker.max_concurrency or worker.concurrency,
             config,
-            self.store,
-            access.broker(timeout=config.lease_ttl, retries=1, dead_limit=config.dead_letters_max),
-            access.broker(timeout=config.store_timeout, dead_limit=config.dead_letters_max),
+            store,
+            self.make_broker(store, config.lease_ttl, retries=1),
+            self.make_broker(store, config.store_timeout),
             serial=pool == "solo",
             watch_loop=pool == "prefork",
         )
         self.node.heartbeats = Heartbeats(self.app)
-        if isinstance(self.store, RedisStore) and config.store in (None, access.full_url):
-            self.node.claims.parking = RedisParking(self.store, self.node.broker.layout)
+        if (
+            isinstance(store, RedisStore)
+            and isinstance(access, RedisAccess)
+            and config.store in (None, access.full_url)
+        ):
+            self.node.claims.parking = RedisParking(store, access.layout(config.dead_letters_max))
         try:
             self.node.open()
         except StoreUnavailable as exc:
             logger.warning("No lease yet (%s); trying again when the worker connects", exc)
+
+
+def _for_defaults(settings: dict[str, object]) -> Config:
+    """What Celery's settings depend on; what cannot be used is refused later, with all the rest."""
+    wanted: dict[str, object] = {name: settings[name] for name in ("ha_defaults", "ha_lease_ttl") if name in settings}
+    try:
+        return Config.from_conf(wanted)
+    except ConfigError:
+        return Config(defaults=bool(settings.get("ha_defaults", True)))
 
 
 def _finalize(app: Any) -> None:

@@ -79,7 +79,7 @@ class Router(CeleryRouter):
         """
         if not options.get("routing_key") or (options.get("queue") and not options.get("exchange")):
             return options
-        name = _DELAY.sub("", options["routing_key"])
+        name = undelayed(options["routing_key"])
         if not (name in self.queues.sharded or self.queues.is_shard(name)):
             return options
         exchange = getattr(options.get("exchange"), "name", options.get("exchange")) or ""
@@ -101,6 +101,11 @@ class Router(CeleryRouter):
         # Reading `tasks` evaluates tasks that are still pending; without autofinalize it would raise.
         tasks = self.app.tasks if self.app.finalized or self.app.autofinalize else self.app._tasks  # noqa: SLF001
         return tasks.get(name)
+
+
+def undelayed(routing_key: str) -> str:
+    """The routing key that a message goes on with after its delay; of one that is not delayed, its own."""
+    return _DELAY.sub("", routing_key)
 
 
 #: Reading a signature costs more than all the rest of routing.

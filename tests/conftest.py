@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.missing import missing
+from tests.support.rabbit import Rabbit, rabbit_is_here
 from tests.support.server import RedisServer, server_binary
 from tests.support.zookeeper import ZooKeeper, zookeeper_is_here
 
@@ -49,6 +50,19 @@ def zookeeper_server() -> Iterator[ZooKeeper]:
     if not zookeeper_is_here():
         missing("no ZooKeeper here")
     server = ZooKeeper()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def rabbit() -> Iterator[Rabbit]:
+    """The RabbitMQ that tests share; each takes a virtual host of its own."""
+    if not rabbit_is_here():
+        missing("no RabbitMQ here")
+    server = Rabbit()
     try:
         server.start()
         yield server

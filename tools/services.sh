@@ -11,6 +11,7 @@ SERVICES="
 redis-server:redis-server
 java:default-jre-headless
 /usr/share/java/zookeeper.jar:zookeeper
+/usr/lib/rabbitmq/bin/rabbitmq-server:rabbitmq-server
 chromium:chromium
 cc:gcc
 /usr/include/stdlib.h:libc6-dev
@@ -45,9 +46,10 @@ fi
 
 echo "missing:$missing" >&2
 echo "  Debian, Ubuntu:  sudo apt-get install$missing; of what it starts, nothing is needed" >&2
-echo "  Fedora:          sudo dnf install redis java-headless chromium" >&2
-echo "  macOS:           brew install redis zookeeper chromium" >&2
+echo "  Fedora:          sudo dnf install redis java-headless rabbitmq-server chromium" >&2
+echo "  macOS:           brew install redis zookeeper rabbitmq chromium" >&2
 echo "  ZooKeeper elsewhere: HA_TEST_ZOOKEEPER='<its folder>/lib/*', the class path of its jars" >&2
+echo "  RabbitMQ elsewhere:  HA_TEST_RABBITMQ=<path of rabbitmq-server, not a wrapper that changes the user>" >&2
 if [ -n "${CI:-}" ]; then
     exit 1
 fi

@@ -12,7 +12,6 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
-from celery_ha.brokers.connect import BrokerAccess
 from celery_ha.config import Config
 from celery_ha.errors import StoreUnavailable
 from celery_ha.model import Holder, Term
@@ -52,8 +51,7 @@ class Seat:
         # Not the store of this process: a worker in it may have a lease of its own there.
         self.store = app.ha.make_store(config.store_timeout, config.lease_ttl)
         self._config = config
-        access = BrokerAccess(app)
-        self._broker = access.broker(timeout=config.lease_ttl, retries=1, dead_limit=config.dead_letters_max)
+        self._broker = app.ha.make_broker(self.store, config.lease_ttl, retries=1)
         self._page = TrustPage()
         self._life: Life | None = None
         self._term: Term | None = None

@@ -28,8 +28,32 @@ class Door(ABC):
         """Close the lease if it holds nothing; False: it has luggage and stays (rule 7)."""
 
 
-class ClaimBroker(Door, ABC):
-    """What a consuming node does."""
+class HoldingBroker(Door, ABC):
+    """What a node does with the messages in its hands."""
+
+    @abstractmethod
+    def start(self, lease: str, claim: str, *, settle: Sequence[Settlement] = ()) -> bool:
+        """Settle ended claims, then mark the attempt started.
+
+        Returns:
+            False: refused, the lease is not open or does not hold the claim.
+        """
+
+    @abstractmethod
+    def settle(self, lease: str, settle: Sequence[Settlement]) -> bool:
+        """End claims; one that the lease does not hold is skipped (a resent ack).
+
+        Returns:
+            False: the lease is not open, nothing changed.
+        """
+
+    @abstractmethod
+    def held(self, lease: str) -> dict[str, bool]:
+        """Claim ids the broker has in flight for an open lease, each with its started mark (rule 2)."""
+
+
+class ClaimBroker(HoldingBroker, ABC):
+    """What a consuming node does, on a broker that has its messages claimed."""
 
     @abstractmethod
     def publish(self, queue: str, payload: bytes, *, priority: int = 0, publish_id: str | None = None) -> bool:
@@ -52,26 +76,6 @@ class ClaimBroker(Door, ABC):
         "started" at once (rule 1), unless they were interrupted before (rule 15). A lease that is
         not open gets ``Batch(open=False)`` and nothing happens at all.
         """
-
-    @abstractmethod
-    def start(self, lease: str, claim: str, *, settle: Sequence[Settlement] = ()) -> bool:
-        """Settle ended claims, then mark the attempt started.
-
-        Returns:
-            False: refused, the lease is not open or does not hold the claim.
-        """
-
-    @abstractmethod
-    def settle(self, lease: str, settle: Sequence[Settlement]) -> bool:
-        """End claims; one that the lease does not hold is skipped (a resent ack).
-
-        Returns:
-            False: the lease is not open, nothing changed.
-        """
-
-    @abstractmethod
-    def held(self, lease: str) -> dict[str, bool]:
-        """Claim ids the broker has in flight for an open lease, each with its started mark (rule 2)."""
 
 
 class RecoveryBroker(ABC):
@@ -104,3 +108,22 @@ class RecoveryBroker(ABC):
 
 class Broker(ClaimBroker, RecoveryBroker, ABC):
     """Both halves: what the contract suite and the simulation drive."""
+
+
+class NodeBroker(HoldingBroker, RecoveryBroker, ABC):
+    """What a worker needs of a broker, however its messages come to it."""
+
+    #: The broker itself gives a shard to the next of its consumers, as soon as the connection of the first is closed.
+    hands_over = False
+
+    @abstractmethod
+    def holds(self, lease: str, claim: str) -> bool:
+        """Whether an open lease has this claim in flight."""
+
+    @abstractmethod
+    def queue_of(self, source: str) -> str:
+        """The queue that a claim's source is a part of."""
+
+    @abstractmethod
+    def widest(self, queue: str, shards: int) -> int:
+        """The largest number of shards ever used for a queue, this one included (rule 16)."""

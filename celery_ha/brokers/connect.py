@@ -1,13 +1,15 @@
-"""From a Celery app's broker settings to clients of our own on the same server."""
+"""From a Celery app's broker settings to connections of our own to the same server."""
 
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 import redis as redis_py
 from kombu.exceptions import OperationalError
-from kombu.transport import redis
+from kombu.transport import pyamqp, redis
+from kombu.utils.url import maybe_sanitize_url
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -18,47 +20,23 @@ from celery_ha.errors import ConfigError, StoreUnavailable
 logger = logging.getLogger(__name__)
 
 
+#: What to write instead of what cannot be used; each is another way to lose what is in flight.
+_USABLE = "write a redis://, rediss://, redis+socket://, sentinel://, amqp:// or amqps:// URL"
+
+
 class BrokerAccess:
-    """How to reach an app's Redis broker exactly as kombu does: TLS, sockets, Sentinel, credentials.
+    """How to reach an app's broker exactly as kombu does: TLS, sockets, Sentinel, credentials.
 
     Args:
         app: the Celery app.
-
-    Raises:
-        ConfigError: the broker is of a kind celery_ha does not support.
     """
 
     def __init__(self, app: Any) -> None:
         self._app = app
         self._connection = app.connection_for_read()
-        if not issubclass(self._connection.get_transport_cls(), redis.Transport):
-            raise ConfigError(
-                f"celery_ha cannot use the broker {self._connection.as_uri()}: "
-                "write a redis://, rediss://, redis+socket:// or sentinel:// URL"
-            )
         self.url = self._connection.as_uri()
         #: The same with its password.
         self.full_url = str(self._connection.as_uri(include_password=True))
-
-    def client(self, *, timeout: float | None, retries: int = 0) -> redis_py.Redis:
-        """A client with a pool of its own.
-
-        Args:
-            timeout: seconds for connecting and for every answer; None: as configured for kombu.
-            retries: how often a call is repeated on a new connection.
-        """
-        channel = self._channel()
-        if timeout is not None:
-            channel.socket_timeout = channel.socket_connect_timeout = timeout
-        pool = channel._get_pool()
-        pool.connection_kwargs["retry"] = Retry(NoBackoff(), retries)
-        return redis_py.Redis(connection_pool=pool)
-
-    def broker(self, *, timeout: float | None, retries: int = 0, dead_limit: int) -> RedisBroker:
-        """The broker port on a client of its own."""
-        channel = self._channel()
-        layout = Layout(channel.global_keyprefix, channel.sep, tuple(channel.priority_steps), dead_limit)
-        return RedisBroker(self.client(timeout=timeout, retries=retries), layout)
 
     def wait(self) -> None:
         """Wait for the broker as long as Celery's ``broker_connection_*`` settings say.
@@ -101,9 +79,68 @@ class BrokerAccess:
         """Drop the connection that the others were modelled on; they stay."""
         self._connection.release()
 
+
+class AmqpAccess(BrokerAccess):
+    """A RabbitMQ."""
+
+
+class RedisAccess(BrokerAccess):
+    """A Redis or Valkey."""
+
+    def client(self, *, timeout: float | None, retries: int = 0) -> redis_py.Redis:
+        """A client with a pool of its own.
+
+        Args:
+            timeout: seconds for connecting and for every answer; None: as configured for kombu.
+            retries: how often a call is repeated on a new connection.
+        """
+        channel = self._channel()
+        if timeout is not None:
+            channel.socket_timeout = channel.socket_connect_timeout = timeout
+        pool = channel._get_pool()
+        pool.connection_kwargs["retry"] = Retry(NoBackoff(), retries)
+        return redis_py.Redis(connection_pool=pool)
+
+    def broker(self, *, timeout: float | None, retries: int = 0, dead_limit: int) -> RedisBroker:
+        """The broker port on a client of its own."""
+        return RedisBroker(self.client(timeout=timeout, retries=retries), self.layout(dead_limit))
+
+    def layout(self, dead_limit: int) -> Layout:
+        """Where everything is on this broker."""
+        channel = self._channel()
+        return Layout(channel.global_keyprefix, channel.sep, tuple(channel.priority_steps), dead_limit)
+
     @property
     def key_prefix(self) -> str:
         return str(self._channel().global_keyprefix)
 
     def _channel(self) -> Any:
         return self._connection.default_channel
+
+
+def access_to(app: Any) -> RedisAccess | AmqpAccess:
+    """The app's broker, of whatever kind.
+
+    Raises:
+        ConfigError: it is of a kind celery_ha does not support.
+    """
+    with suppress(ImportError):  # what it would need is not installed: it is none of ours
+        transport = app.connection_for_read().get_transport_cls()
+        if issubclass(transport, redis.Transport):
+            return RedisAccess(app)
+        if issubclass(transport, pyamqp.Transport):
+            return AmqpAccess(app)
+    # Not as_uri(), which needs the transport.
+    raise ConfigError(f"celery_ha cannot use the broker {maybe_sanitize_url(str(app.conf.broker_url))}: {_USABLE}")
+
+
+def redis_access(app: Any) -> RedisAccess:
+    """The app's broker, where only a Redis will do.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    access = access_to(app)
+    if isinstance(access, RedisAccess):
+        return access
+    raise ConfigError(f"this needs a Redis broker, and the broker is {access.url}")

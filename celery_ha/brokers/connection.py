@@ -1,4 +1,4 @@
-"""kombu's connections, using the claiming transports where the URL is a Redis one.
+"""kombu's connections, using the claiming transports where the URL is one of Redis or RabbitMQ.
 
 Not by ``broker_transport``: that breaks ``as_uri``, Flower and ``amqp://`` URLs.
 """
@@ -11,12 +11,18 @@ from typing import Any
 from uuid import uuid4
 
 from kombu import connection
-from kombu.transport import redis
+from kombu.transport import pyamqp, redis
 
+from celery_ha.brokers import amqp_transport
 from celery_ha.brokers.intake import Intake
 from celery_ha.brokers.transport import ClaimingSentinelTransport, ClaimingTransport
 
-_CLAIMING = {redis.Transport: ClaimingTransport, redis.SentinelTransport: ClaimingSentinelTransport}
+_CLAIMING = {
+    redis.Transport: ClaimingTransport,
+    redis.SentinelTransport: ClaimingSentinelTransport,
+    pyamqp.Transport: amqp_transport.ClaimingTransport,
+    pyamqp.SSLTransport: amqp_transport.ClaimingSSLTransport,
+}
 
 
 class Connection(connection.Connection):

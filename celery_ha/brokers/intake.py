@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from celery_ha.brokers.base import NodeBroker
 from celery_ha.brokers.ledger import Ledger
-from celery_ha.brokers.redis import RedisBroker
 from celery_ha.model import Claim, Settlement
 
 
@@ -34,7 +34,7 @@ class Intake(Protocol):
         """What the lease holds and owes."""
 
     @property
-    def broker(self) -> RedisBroker:
+    def broker(self) -> NodeBroker:
         """For calls that must be answered before the loop goes on."""
 
     @property

@@ -40,6 +40,12 @@ class ClaimingPoller(MultiChannelPoller):
         with suppress(OSError):  # full: a wake-up is pending anyway; closed: nobody to wake
             self._bell.send(b"\0")
 
+    def pay(self) -> None:
+        """Nothing: whoever settles tells the server."""
+
+    def rest(self) -> None:
+        """Nothing, for the same reason."""
+
     def on_poll_init(self, poller: Any) -> None:
         self._on_loop = True
         super().on_poll_init(poller)

@@ -9,7 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from celery_ha.brokers.base import Broker
+from celery_ha.brokers.base import Broker, NodeBroker
 from celery_ha.brokers.layout import PUBLISH_MEMORY, TOMBSTONE, Layout
 from celery_ha.errors import StoreUnavailable
 from celery_ha.lua import Script, not_now
@@ -77,7 +77,7 @@ def read_batch(lease: str, reply: Any) -> Batch:
     return Batch(claims, tuple(map(_text, more)))
 
 
-class RedisBroker(Broker):
+class RedisBroker(Broker, NodeBroker):
     """Synchronous calls on one Redis client.
 
     Args:
@@ -135,7 +135,6 @@ class RedisBroker(Broker):
         return {_text(claim): started == b"1" for claim, started in zip(*[iter(reply)] * 2, strict=True)}
 
     def holds(self, lease: str, claim: str) -> bool:
-        """Whether an open lease has this claim in flight."""
         names = self.layout
         pipe = self.client.pipeline(transaction=True)
         pipe.hexists(names.open, lease)
@@ -167,8 +166,10 @@ class RedisBroker(Broker):
         owners = self._reached(lambda: self.client.smembers(self.layout.owners))
         return frozenset(map(_text, owners)) - known
 
+    def queue_of(self, source: str) -> str:
+        return self.layout.queue(source)
+
     def widest(self, queue: str, shards: int) -> int:
-        """Remember the largest shard count ever used for a queue, and return it (rule 16)."""
         key = f"{self.layout.names}shards"
         self._reached(lambda: self.client.execute_command("ZADD", key, "GT", shards, queue))
         return int(self._reached(lambda: self.client.zscore(key, queue)))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from celery_ha.brokers.connect import BrokerAccess
+from celery_ha.brokers.connect import redis_access
 from celery_ha.keys import shard_names
 from celery_ha.model import Node
 from celery_ha.worker.shards import owned_shards
@@ -72,7 +72,7 @@ class Watch:
     """
 
     def __init__(self, app: Any, queue: str, shards: int) -> None:
-        access = BrokerAccess(app)
+        access = redis_access(app)
         broker = access.broker(timeout=TIMEOUT, dead_limit=app.ha.config.dead_letters_max)
         #: A client on the broker's server.
         self.client = broker.client

@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from celery_ha.brokers.census import Census
-from celery_ha.brokers.connect import BrokerAccess
+from celery_ha.brokers.connect import redis_access
 from celery_ha.brokers.dead import DeadLetters
 from celery_ha.config import Config
 from celery_ha.errors import ConfigError, HAError, StoreError
@@ -43,7 +43,7 @@ class Desk:
             )
         self.app = app
         self.config: Config = app.ha.config
-        self._access = BrokerAccess(app)
+        self._access = redis_access(app)
         self._access.once(self.config.store_timeout)
         self.broker = self._access.broker(timeout=self.config.store_timeout, dead_limit=self.config.dead_letters_max)
         # Of its own: that of this process may be in use, and is not ours to close.

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from time import monotonic
 from uuid import uuid4
 
+from celery_ha.brokers.base import NodeBroker
 from celery_ha.brokers.ledger import Ledger
-from celery_ha.brokers.redis import RedisBroker
 from celery_ha.config import Config
 from celery_ha.detector import Patience
 from celery_ha.failover.keeper import Keeper
@@ -25,7 +25,7 @@ def begin_life(
     *,
     config: Config,
     store: Store,
-    broker: RedisBroker,
+    broker: NodeBroker,
     page: TrustPage,
     on_owed: Callable[[], None],
     suspected: Callable[[], frozenset[str]],

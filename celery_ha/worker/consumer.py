@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from celery.worker import consumer, state
+from kombu.common import ignore_errors
 from kombu.utils.imports import symbol_by_name
 
 from celery_ha.brokers.dead import DeadLetters
+from celery_ha.brokers.redis import RedisBroker
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.locks.unique import HEADER
 from celery_ha.worker.condemn import condemn_unopened
 from celery_ha.worker.gate import Gate, claim_of, gated
 from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.pool import GuardedPool
-from celery_ha.worker.reconnect import drop_waiting, finish_writes
+from celery_ha.worker.reconnect import drop_waiting, finish_writes, watch_again
 from celery_ha.worker.revocations import Shared
+from celery_ha.worker.standby import Standby
 from celery_ha.worker.starts import Starts
 
 logger = logging.getLogger(__name__)
@@ -35,14 +38,18 @@ class Consumer(consumer.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.node = kwargs["app"].ha.node
         self.gate = Gate(self.node)
+        #: Of the connection there is, or was last.
+        self._cycle: Any = None
+        self._standby = Standby(self)
         super().__init__(*args, **kwargs)
         self.node.concurrency = lambda: int(self.pool.num_processes or 1)
         self.node.later = self.timer.call_after
         self.node.lend = self._lend
         self.node.claims.on_hopeless = lambda claim: condemn_unopened(self.node, self.app, claim)
         self.node.stock.live = lambda: frozenset(map(claim_of, (*state.reserved_requests, *state.active_requests)))
-        if ttl := self.node.config.dead_letters_ttl:
-            dead = DeadLetters(self.node.broker)
+        ttl, broker = self.node.config.dead_letters_ttl, self.node.broker
+        if ttl and isinstance(broker, RedisBroker):
+            dead = DeadLetters(broker)
             self.node.stock.tidy = lambda: self.node.aside.run(lambda: dead.expire(ttl))
         self.node.on_members = self._members_changed
         self._reaping: Any = None
@@ -63,12 +70,14 @@ class Consumer(consumer.Consumer):
             connection = super().connect()
             connection.intake = self.node
             connection.dead_letters_max = self.node.config.dead_letters_max
-            self.node.wake = connection.transport.cycle.wake
+            self._cycle = connection.transport.cycle
+            self.node.wake = self._cycle.wake
             self.node.reconnected()
             self._revoked.read()
         except StoreUnavailable as exc:
             raise ConnectionError(str(exc)) from exc  # Celery tries again
         self._select_shards()
+        watch_again(self.pool)
         return connection
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
@@ -208,11 +217,16 @@ class Consumer(consumer.Consumer):
         if self.connection is None or self.task_consumer is None:
             return
         wanted, now = self.node.shards(), self._selected_shards()
-        for queue in sorted(now - wanted):
+        leave = now - wanted - self._standby.still(wanted)
+        for queue in sorted(leave):
             self.cancel_task_queue(queue)
-        if now - wanted:
-            self._let_go(frozenset(now - wanted))
-        for queue in sorted(wanted - now):
+        if leave:
+            self._let_go(frozenset(leave))
+        self._subscribe(wanted - now)
+        self._standby.later()
+
+    def _subscribe(self, queues: Iterable[str]) -> None:
+        for queue in sorted(queues):
             self._select(queue)
             self.add_task_queue(queue)
 
@@ -235,6 +249,8 @@ class Consumer(consumer.Consumer):
             queues.deselect(queue)
         for queue in sorted(wanted):
             self._select(queue)
+        self._standby.clear()
+        self._standby.later()
 
     def _select(self, queue: str) -> None:
         """What is selected is consumed again after a reconnect, and let go of when it moves on.
@@ -254,10 +270,17 @@ class Consumer(consumer.Consumer):
         self.node.drain()
         super().stop()
         self.node.claims.give_back_idle()
+        self._say("rest")
         self.node.unpack()
 
     def shutdown(self) -> None:
         """The pool is gone: say goodbye before the connection goes."""
         self.perform_pending_operations()
         self.node.close()
+        self._say("pay")
         super().shutdown()
+
+    def _say(self, what: str) -> None:
+        """Where that is not done by whoever settles: tell the broker what has ended, while there is a connection."""
+        if self._cycle is not None:
+            ignore_errors(self, getattr(self._cycle, what))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from celery_ha.brokers.redis import RedisBroker
+from celery_ha.brokers.base import NodeBroker
 from celery_ha.config import Config
 from celery_ha.errors import StoreUnavailable
 from celery_ha.model import Claim, Ending, Holder, Parked
@@ -31,7 +31,7 @@ class Custody:
     def __init__(
         self,
         life: Callable[[], Life | None],
-        broker: RedisBroker,
+        broker: NodeBroker,
         stock: Stock,
         reaching: Callable[[], AbstractContextManager[None]],
         config: Config,
@@ -140,7 +140,7 @@ class Custody:
         ledger = life.ledger
         for claim in ledger.idle():
             source = ledger.source(claim) or ""
-            if queues is None or self._broker.layout.queue(source) in queues:
+            if queues is None or self._broker.queue_of(source) in queues:
                 self.give_back(claim)
                 given.append(claim)
         return tuple(given)

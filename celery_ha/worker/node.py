@@ -13,8 +13,8 @@ from typing import Any
 
 from celery.worker import state
 
+from celery_ha.brokers.base import NodeBroker
 from celery_ha.brokers.ledger import Ledger
-from celery_ha.brokers.redis import RedisBroker
 from celery_ha.brokers.transport import BATCH
 from celery_ha.config import Config
 from celery_ha.errors import Fenced, StoreUnavailable
@@ -28,7 +28,7 @@ from celery_ha.worker.custody import Custody
 from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.life import Life
 from celery_ha.worker.page import TrustPage
-from celery_ha.worker.shards import owned_shards
+from celery_ha.worker.shards import owned_shards, standby_shards
 from celery_ha.worker.stock import SOON, Stock
 
 logger = logging.getLogger(__name__)
@@ -58,8 +58,8 @@ class WorkerNode:
         concurrency: int,
         config: Config,
         store: Store,
-        broker: RedisBroker,
-        control: RedisBroker,
+        broker: NodeBroker,
+        control: NodeBroker,
         *,
         serial: bool = False,
         watch_loop: bool = False,
@@ -321,6 +321,12 @@ class WorkerNode:
     def shards(self) -> frozenset[str]:
         """The shards this node consumes now."""
         return owned_shards(self.name, self._shards, self._known_members())
+
+    def standbys(self) -> dict[str, str]:
+        """The shards to subscribe to behind their owner, each with the owner; none where that is of no use."""
+        if not self.broker.hands_over or self._draining:
+            return {}
+        return standby_shards(self.name, self._shards, self._known_members())
 
     def is_shard(self, queue: str) -> bool:
         base, _, index = queue.rpartition(".")

@@ -48,6 +48,18 @@ def _forget(request: Any) -> None:
         state.scheduled_requests.discard(request)
 
 
+def watch_again(pool: Any) -> None:
+    """Have the next loop notice children that died just before the last one ended.
+
+    Celery stopped to watch such a child before it could be reaped, and has not replaced it. It would register
+    the descriptor that it has closed with the next loop, and the worker would exit (``file descriptor is None``).
+    """
+    asynpool: Any = getattr(pool, "_pool", None)
+    for process in tuple(getattr(asynpool, "_pool", None) or ()):
+        if getattr(process, "_sentinel_poll", process) is None and process._popen.sentinel is not None:
+            del process._sentinel_poll
+
+
 def finish_writes(pool: Any) -> None:
     """Write out the jobs that are half way to a prefork child: the loop that wrote them is reset.
 

@@ -27,6 +27,16 @@ def owned_shards(me: str, queues: Mapping[str, int], nodes: Iterable[Node]) -> f
     return frozenset(mine)
 
 
+def standby_shards(me: str, queues: Mapping[str, int], nodes: Iterable[Node]) -> dict[str, str]:
+    """The shards that the node named ``me`` would own if their owner were gone, each with that owner."""
+    known = youngest(nodes)
+    mine, found = owned_shards(me, queues, known), {}
+    for other in {node.name for node in known} - {me}:
+        inherited = owned_shards(me, queues, [node for node in known if node.name != other]) - mine
+        found.update(dict.fromkeys(inherited & owned_shards(other, queues, known), other))
+    return found
+
+
 def youngest(nodes: Iterable[Node]) -> tuple[Node, ...]:
     """One node of each name, the youngest."""
     return tuple({node.name: node for node in sorted(nodes, key=lambda node: (node.opened, node.lease))}.values())

@@ -85,6 +85,8 @@ class RedisBackend:
             assert key.startswith(OWNED_BY_A_LEASE), f"{key} has no TTL, is not permanent and belongs to no lease"
             if key.startswith("lock:"):
                 owner = self.admin.hget(raw, "lease").decode()
+            elif key.startswith("try:"):
+                owner = self.admin.get(raw).decode().split(" ")[2]
             else:
                 owner = key.partition(":")[2].rpartition(".")[0] or key.partition(":")[2]
             assert owner in owners, f"{key} outlived its lease"

@@ -17,6 +17,7 @@ TABLES = {
     "wakeup": "ratio of medians",
     "takeover": "held starts",
     "locks": "uncontended",
+    "rabbitmq": "0 lost",
 }
 
 

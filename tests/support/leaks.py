@@ -42,4 +42,6 @@ def _accounted_for(scene: Scene, raw: bytes, name: str, owners: set[str]) -> boo
     owner = name.partition(":")[2]
     if name.startswith("lock:"):
         owner = (scene.redis.hget(raw, "lease") or b"").decode()
+    elif name.startswith("try:"):
+        owner = (scene.redis.get(raw) or b"   ").decode().split(" ")[2]
     return owner in owners or owner.rpartition(".")[0] in owners

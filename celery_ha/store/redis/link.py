@@ -39,7 +39,8 @@ class Link:
 
     def __init__(self, dial: Dial, prefix: str) -> None:
         self._dial = dial
-        self._prefix = prefix
+        #: Of every key.
+        self.prefix = prefix
         self._reset()
 
     def _reset(self) -> None:
@@ -101,7 +102,7 @@ class Link:
             StoreError: the script failed.
         """
         lua = _script(name)
-        command = lua.command([self._prefix, *keys], list(arguments))
+        command = lua.command([self.prefix, *keys], list(arguments))
         with self._held():
             try:
                 return self.call(command)[0]

@@ -45,10 +45,11 @@ class ZooKeeperStore(Store):
     ) -> None:
         address = parse(url)
         seconds = address.session_timeout or max(ttl * SESSION_PART, SHORTEST_SESSION)
-        paths = Paths(f"{address.path}/{quote(prefix, safe=':')}")
-        self._a = Link(lambda: make_client(address, seconds), paths, timeout)
+        #: Where our znodes are, and the session and the clock for what is kept beside them.
+        self.paths = paths = Paths(f"{address.path}/{quote(prefix, safe=':')}")
+        self.link = self._a = Link(lambda: make_client(address, seconds), paths, timeout)
         self._b = Link(lambda: make_client(address, seconds), paths, timeout)
-        clock = Clock(self._a, paths.at("clock"))
+        self.clock = clock = Clock(self._a, paths.at("clock"))
         self.leases = ZooKeeperLeases(self._a, self._b, paths, clock, timeout)
         self.court = ZooKeeperCourt(self._a, self._b, paths, clock)
         self.locks = ZooKeeperLocks(self._a, paths, clock, timeout)

@@ -24,6 +24,9 @@ FOLDERS = (
     "revoked",
     "beat",
     "fired",
+    "attempts",
+    "tries",
+    "ends",
 )
 #: Znodes that are there from the beginning, empty.
 MARKS = ("version", "clock")
@@ -87,12 +90,19 @@ class Paths:
     def lock(self, key: str) -> str:
         return f"{self.root}/locks/{key}"
 
+    def attempts(self, lease: str) -> str:
+        """Where the attempts that run under a lease are listed."""
+        return f"{self.root}/attempts/{_quoted(lease)}"
+
+    def attempt(self, lease: str, claim: str) -> str:
+        return f"{self.attempts(lease)}/{_quoted(claim)}"
+
     def end(self, claim: str) -> str:
         return f"{self.root}/ended/{_quoted(claim)}"
 
 
 def lease_of(component: str) -> str:
-    """The lease that a path component stands for."""
+    """The lease, or the claim, that a path component stands for."""
     return unquote(component[1:])
 
 
