@@ -5,15 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from importlib import resources
-from inspect import Parameter, signature
 from typing import Any
 
-from redis import ConnectionPool
 from redis.exceptions import ClusterDownError, NoScriptError, OutOfMemoryError, ReadOnlyError, TryAgainError
 
-#: redis-py before 5.3 wants to know for what command a connection is taken.
-_COMMAND = signature(ConnectionPool.get_connection).parameters["command_name"]
-_NAMED = ("EVALSHA",) if _COMMAND.default is Parameter.empty else ()
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
 
 
@@ -67,29 +62,6 @@ class Script:
         except NoScriptError:
             self.load(client)
             return client.execute_command(*self.command(keys, args))
-
-    def quickly(self, client: Any, keys: list[str], args: list[Any]) -> Any:
-        """The same on a client with a pool of redis-py's, without what that does around each command.
-
-        Half the time of a call, and there is one before each start of a task that waited. It is repeated as
-        often as the pool's connections are told to.
-        """
-        pool = client.connection_pool
-        connection = pool.get_connection(*_NAMED)
-        try:
-            return self._ask(connection, self.packed(keys, args))
-        except NoScriptError:
-            return self(client, keys, args)
-        finally:
-            pool.release(connection)
-
-    @staticmethod
-    def _ask(connection: Any, command: bytes) -> Any:
-        def exchange() -> Any:
-            connection.send_packed_command([command], check_health=False)
-            return connection.read_response()
-
-        return connection.retry.call_with_retry(exchange, lambda _error: connection.disconnect())
 
     def load(self, client: Any) -> None:
         client.execute_command("SCRIPT LOAD", self.text)

@@ -70,7 +70,7 @@ class RingingChannel(redis.Channel):
     def _publish(self, queue: str, message: dict[str, Any]) -> None:
         publish_id = str(message["properties"].get("ha_publish_id", ""))
         priority = self._get_message_priority(message, reverse=False)
-        PUBLISH.quickly(self.raw, *publish_command(self.layout, queue, priority, dumps(message), publish_id))
+        PUBLISH(self.raw, *publish_command(self.layout, queue, priority, dumps(message), publish_id))
 
     def _ring(self, queue: str) -> None:
         bell = self.layout.bell(queue)

@@ -93,7 +93,7 @@ class RedisBroker(Broker, NodeBroker):
         self.layout = layout
 
     def _run(self, script: Script, keys: list[str], args: list[Any]) -> Any:
-        return self._reached(lambda: script.quickly(self.client, keys, args))
+        return self._reached(lambda: script(self.client, keys, args))
 
     @staticmethod
     def _reached(call: Callable[[], Any]) -> Any:
