@@ -13,6 +13,7 @@ java:default-jre-headless
 /usr/share/java/zookeeper.jar:zookeeper
 /usr/lib/rabbitmq/bin/rabbitmq-server:rabbitmq-server
 chromium:chromium
+openssl:openssl
 cc:gcc
 /usr/include/stdlib.h:libc6-dev
 "

@@ -135,8 +135,10 @@ class Lock:
                 "The lock %r (token %d) stays until its lease ends: %s", self.name, token, error
             )
             return True
-        except BaseException:
-            # Raised in this thread from outside: somebody else has to give it back.
+        except BaseException as error:
+            # Raised in this thread from outside: somebody else has to give it back. If another lock was lost,
+            # this one may be too, and nobody is left to say so.
+            self.lost = isinstance(error, LockLost)
             Persistent().run(lambda: self._locks.release(self.name, self.holder, token))
             raise
         self._unanswered = False

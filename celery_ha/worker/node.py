@@ -281,7 +281,10 @@ class WorkerNode:
         self.aside.run(self._free_leftovers)
 
     def _free_leftovers(self) -> None:
-        """Free locks of attempts that are over here: a store that lost its last moments has a released lock again."""
+        """Free locks of attempts that are over here: a store that lost its last moments has a released lock again.
+
+        **Failure:** dying within leaves the rest to the settlement of the lease; ending a claim twice is harmless.
+        """
         life = self._life
         if life is None or life.fenced:
             return

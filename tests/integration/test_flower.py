@@ -16,6 +16,7 @@ from tests.support.command import ask_ha
 from tests.support.dashboard import Dashboard, dashboard
 from tests.support.fleet import eventually, fleet
 from tests.support.form import check_form, form_of
+from tests.support.missing import missing
 from tests.support.scene import BOTH, PROBE, Scene
 from tests.support.server import RedisServer
 from tests.support.zookeeper import ZooKeeper
@@ -51,7 +52,7 @@ def shared_flower(shared_scene: Scene, tmp_path_factory: pytest.TempPathFactory)
 def browser() -> Iterator[Any]:
     binary = chromium_binary()
     if binary is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium or no playwright here")
+        missing("no Chromium or no playwright here")
     with chromium(binary) as browser:
         yield browser
 

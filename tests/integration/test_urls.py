@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from tests.support.fleet import eventually
+from tests.support.missing import missing
 from tests.support.scene import Scene
 from tests.support.server import RedisServer, Sentinel, free_port
 
@@ -28,7 +29,7 @@ def test_rediss_url_with_a_verified_certificate(
     try:
         server = start_redis(*tls, "--tls-cert-file", str(certificate), "--tls-key-file", str(key))
     except RuntimeError as exc:
-        pytest.skip(f"this server has no TLS: {exc}")
+        missing(f"this server has no TLS ({exc})")
     url = f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={certificate}"
     scene = make_scene(server, broker=url)
     # Then a worker's death there is like any other
@@ -81,7 +82,7 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
     """A key and a certificate for 127.0.0.1 that is its own authority."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("no openssl here to make a certificate with")
+        missing("no openssl here to make a certificate with")
     key, certificate = folder / "key.pem", folder / "cert.pem"
     subprocess.run(
         [

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import secrets
-import time
 
-from celery_ha.errors import StoreUnavailable
 from celery_ha.model import Grant, Holder
+from celery_ha.store import asking
 from celery_ha.store.redis.link import Link
 from celery_ha.store.redis.pool import LinkPool
 from celery_ha.store.redis.replicas import Replicas
 
 _MICRO = 1_000_000
-#: Seconds before a lock that cannot be granted to anybody now, or a store that does not answer, is asked again.
-AGAIN = 0.1
 #: A caller that has said nothing for so many timeouts of the store is passed over: it may be gone.
 SILENCES = 8
 
 
-class Asking:
+class RedisAsking(asking.Asking):
     """A caller's question for a lock until it is decided.
 
     It has an id, the same in every repetition: a lock that was granted to it is known for its own, and its place in
@@ -46,6 +43,7 @@ class Asking:
         terms: tuple[float, int, float],
         wait: float,
     ) -> None:
+        super().__init__(wait)
         self._pool = pool
         self._replicas = replicas
         self._prefix = prefix
@@ -55,29 +53,8 @@ class Asking:
         self._holder = holder
         inherit, self._limit, most = terms
         self._inherit, self._most = int(inherit * _MICRO), int(most * _MICRO)
-        self._deadline = time.monotonic() + wait
-        self._waits = wait > 0
         self._id = secrets.token_hex(8)
         self._busy: Holder | None = None
-
-    def decide(self) -> Grant:
-        """Ask until it is granted, or there is nothing to wait for.
-
-        Raises:
-            StoreUnavailable: the store did not answer, not until the deadline either.
-        """
-        lost = False
-        while True:
-            try:
-                grant = self._once(lost=lost)
-                lost = False
-            except StoreUnavailable:
-                if not self._left():
-                    raise
-                lost, grant = True, None
-            if grant is not None:
-                return grant
-            time.sleep(min(AGAIN, self._left()))
 
     def forget(self) -> None:
         """Leave the line and give back what was granted; nothing is granted to this call any more.
@@ -168,10 +145,6 @@ class Asking:
         if not token:
             self._id = secrets.token_hex(8)
         return token
-
-    def _left(self) -> float:
-        """Seconds left to wait."""
-        return max(0.0, self._deadline - time.monotonic()) if self._waits else 0.0
 
 
 def _fields(holder: Holder) -> tuple[str, str, str]:

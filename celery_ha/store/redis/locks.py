@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from celery_ha.model import Grant, Holder
 from celery_ha.store.base import LockStore
 from celery_ha.store.persistent import Persistent
-from celery_ha.store.redis.asking import Asking
+from celery_ha.store.redis.asking import RedisAsking
 from celery_ha.store.redis.pool import LinkPool
 from celery_ha.store.redis.replicas import Replicas
 
@@ -43,7 +43,7 @@ class RedisLocks(LockStore):
         wait: float = 0.0,
     ) -> Grant:
         terms = (inherit, limit, max_hold or 0.0)
-        asking = Asking(self._pool, self._replicas, self._prefix, self._timeout, name, holder, terms, wait)
+        asking = RedisAsking(self._pool, self._replicas, self._prefix, self._timeout, name, holder, terms, wait)
         try:
             return asking.decide()
         except BaseException:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass
-from time import monotonic, sleep
 
-from celery_ha.errors import StoreUnavailable
 from celery_ha.model import Grant
+from celery_ha.store import asking
 from celery_ha.store.zookeeper.desk import Desk
 from celery_ha.store.zookeeper.link import Conflict, Link, exists, get, sync
 from celery_ha.store.zookeeper.ops import Check, Delete
 from celery_ha.store.zookeeper.records import Waiter
 from celery_ha.store.zookeeper.rules import View
 from celery_ha.store.zookeeper.znodes import Paths, lock_key
-
-#: Seconds before a lock that cannot be granted to anybody now, or a store that does not answer, is asked again.
-AGAIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ class _Answer:
     over: bool = False
 
 
-class Asking:
+class ZooKeeperAsking(asking.Asking):
     """A caller's question for a lock until it is decided.
 
     It has an id, the same in every repetition: a lock that was granted to it is known for its own, and its place
@@ -49,34 +45,14 @@ class Asking:
     def __init__(
         self, link: Link, paths: Paths, desk: Desk, name: str, waiter: Waiter, limit: int, wait: float, piece: float
     ) -> None:
+        super().__init__(wait)
         self._link = link
         self._paths = paths
         self._desk = desk
         self._name = name
         self._waiter = waiter
         self._limit = limit
-        self._waits = wait > 0
-        self._deadline = monotonic() + wait
         self._piece = piece
-
-    def decide(self) -> Grant:
-        """Ask until it is granted, or there is nothing to wait for.
-
-        Raises:
-            StoreUnavailable: the store did not answer, not until the deadline either.
-        """
-        lost = False
-        while True:
-            try:
-                grant = self._once(lost=lost)
-                lost = False
-            except StoreUnavailable:
-                if not self._left():
-                    raise
-                lost, grant = True, None
-            if grant is not None:
-                return grant
-            sleep(min(AGAIN, self._left()))
 
     def forget(self) -> None:
         """Leave the line and give back what was granted.
@@ -181,7 +157,3 @@ class Asking:
         begins = self._desk.place_of(self._waiter)
         name = next((name for name in view.line if name.startswith(begins)), "")
         return name and f"{self._paths.lock(lock_key(self._name))}/{name}"
-
-    def _left(self) -> float:
-        """Seconds left to wait."""
-        return max(0.0, self._deadline - monotonic()) if self._waits else 0.0

@@ -10,7 +10,7 @@ from functools import partial
 from celery_ha.model import Grant, Holder
 from celery_ha.store.base import LockStore
 from celery_ha.store.persistent import Persistent
-from celery_ha.store.zookeeper.asking import Asking
+from celery_ha.store.zookeeper.asking import ZooKeeperAsking
 from celery_ha.store.zookeeper.broom import Broom
 from celery_ha.store.zookeeper.clock import Clock
 from celery_ha.store.zookeeper.desk import Desk
@@ -60,7 +60,7 @@ class ZooKeeperLocks(LockStore):
         wait: float = 0.0,
     ) -> Grant:
         waiter = Waiter(holder, inherit, max_hold, ask=secrets.token_hex(8))
-        asking = Asking(self._link, self._paths, self._desk, name, waiter, limit, wait, self._slice)
+        asking = ZooKeeperAsking(self._link, self._paths, self._desk, name, waiter, limit, wait, self._slice)
         try:
             return asking.decide()
         except BaseException:
