@@ -83,8 +83,17 @@ def gated(base: type[Request], gate: Gate) -> type[Request]:
             # Celery also asks on arrival, for revoked and expired tasks: nothing starts then.
             return self in state.reserved_requests and not gate.passes(self)
 
+        def on_success(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().on_success(*args, **kwargs)
+            finally:
+                gate.slot_freed()
+
         def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-            return gate.ours(self, exc_info) or super().on_failure(exc_info, *args, **kwargs)
+            try:
+                return gate.ours(self, exc_info) or super().on_failure(exc_info, *args, **kwargs)
+            finally:
+                gate.slot_freed()
 
         def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
             super().on_timeout(soft, timeout)
@@ -129,6 +138,10 @@ class Gate:
         qos = getattr(request.message.channel, "qos", None)
         if qos is not None:
             qos.drop(claim_of(request))
+
+    def slot_freed(self) -> None:
+        """The loop may ask for more: a pool of threads ends its tasks elsewhere, and early acks wake nobody."""
+        self._node.wake()
 
     def give_back(self, request: Any) -> None:
         """To the front of its queue, as an attempt that did not start."""
