@@ -18,6 +18,8 @@ from celery_ha.ring import Ring
 
 #: How many in line are told for each lock.
 FIRST = 10
+#: How many locks and failovers a snapshot names.
+RECENT = 5
 
 
 def status(desk: Desk) -> dict[str, Any]:
@@ -34,6 +36,16 @@ def status(desk: Desk) -> dict[str, Any]:
         "queues": [asdict(queue) for queue in desk.backlogs()],
         "in_line": sum(desk.lines.values()) if desk.tells else None,
         "dead_letters": len(desk.dead),
+    }
+
+
+def snapshot(desk: Desk) -> dict[str, Any]:
+    """All that changes from one moment to the next: :func:`status`, the locks most waited for, the last failovers."""
+    return {
+        "at": desk.census.now(),
+        **status(desk),
+        "locks": locks(desk, RECENT) if desk.tells else None,
+        "failovers": failovers(desk, RECENT) if desk.tells else None,
     }
 
 
