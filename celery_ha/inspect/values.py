@@ -5,6 +5,7 @@ Times are the server's, in seconds since the epoch; durations are seconds; what 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from heapq import nsmallest
@@ -40,9 +41,12 @@ def status(desk: Desk) -> dict[str, Any]:
 
 
 def snapshot(desk: Desk) -> dict[str, Any]:
-    """All that changes from one moment to the next: :func:`status`, the locks most waited for, the last failovers."""
+    """All that changes from one moment to the next: :func:`status`, the locks most waited for, the last failovers.
+
+    Where the store cannot tell the time, it is this machine's.
+    """
     return {
-        "at": desk.census.now(),
+        "at": desk.survey.now() if desk.tells else time.time(),
         **status(desk),
         "locks": locks(desk, RECENT) if desk.tells else None,
         "failovers": failovers(desk, RECENT) if desk.tells else None,
