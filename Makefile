@@ -11,13 +11,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export PIP_QUIET := 2
 
-.PHONY: help install services test test-fast matrix lint format demo bench chaos history beat clean
+.PHONY: help install services test test-fast matrix lint docs format demo bench chaos history beat clean
 
 help:
 	@echo "make install    .venv with celery_ha and everything to test and lint it"
 	@echo "make test       all tests, then unit and contract tests on the oldest and newest Python and Celery"
 	@echo "make test-fast  unit, contract and simulation tests on this Python"
 	@echo "make lint       ruff, mypy --strict, import-linter"
+	@echo "make docs       the pages as a site in build/docs, every link checked"
 	@echo "make format     let ruff format the code and fix what it can"
 	@echo "make demo       kill a worker and watch its tasks move   (ARGS='...' are passed on)"
 	@echo "make bench      every figure beside plain Celery          (ARGS='...' are passed on)"
@@ -29,7 +30,7 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -e '.[demo,test,lint]'
+	$(BIN)/python -m pip install -e '.[demo,docs,lint,test]'
 	@touch $@
 
 services:
@@ -51,6 +52,10 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 
+docs: install
+	$(BIN)/python tools/settings.py --check
+	$(BIN)/python -W ignore::DeprecationWarning -m mkdocs build --quiet --strict
+
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -71,4 +76,4 @@ beat: install services
 	$(BIN)/python -m tests.beat $(ARGS)
 
 clean:
-	rm -rf .venv .venv-matrix .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-matrix build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -211,7 +211,7 @@ class Config:
         given = {name.removeprefix(SETTING): value for name, value in conf.items() if name.startswith(SETTING)}
         _refuse_unknown(given)
         ttl = _seconds("lease_ttl", given.get("lease_ttl", cls.lease_ttl))
-        return cls(**{**_derived(ttl), **given})  # type: ignore[arg-type]
+        return cls(**{**derived(ttl), **given})  # type: ignore[arg-type]
 
 
 def names() -> tuple[str, ...]:
@@ -315,8 +315,8 @@ def _refuse_unknown(given: Mapping[str, object]) -> None:
         raise ConfigError(f"there is no setting {SETTING}{name}; {advice}")
 
 
-def _derived(ttl: float) -> dict[str, object]:
-    """Defaults that follow the lease TTL."""
+def derived(ttl: float) -> dict[str, object]:
+    """Defaults that follow the lease TTL, by field."""
     return {"trust_margin": max(ttl / 10, 0.2), "renew_every": ttl / 4, "store_timeout": ttl / 4}
 
 

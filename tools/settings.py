@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,8 +34,26 @@ This page is written by `tools/settings.py` from the comments in `celery_ha/conf
 
 def page() -> str:
     """The page as it should be."""
-    sections = "\n".join(_section(name, text) for name, text in _comments())
-    return f"{HEAD}\n{sections}\n{_celery_defaults()}"
+    comments = dict(_comments())
+    rows = "\n".join(_row(name, text) for name, text in comments.items())
+    sections = "\n".join(_section(name, text) for name, text in comments.items())
+    return f"{HEAD}\n| setting | default | |\n|---|---|---|\n{rows}\n\n{sections}\n{_celery_defaults()}"
+
+
+def _row(name: str, text: str) -> str:
+    full = f"{config.SETTING}{name}"
+    return f"| [`{full}`](#{full}) | {_default(name)} | {_summary(text)} |"
+
+
+def _default(name: str) -> str:
+    value = getattr(config.Config(), name)
+    shown = f"{value:g} s" if isinstance(value, float) else f"`{value!r}`"
+    return f"{shown}, follows `ha_lease_ttl`" if name in config.derived(config.Config.lease_ttl) else shown
+
+
+def _summary(text: str) -> str:
+    """The first clause of a comment, which says what the setting is."""
+    return re.split(r"[;.:](?=\s)|,? default ", " ".join(text.split()), maxsplit=1)[0]
 
 
 def _section(name: str, text: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import click
 
@@ -39,7 +40,7 @@ def show(answer: Answer, *, as_json: bool, color: bool) -> None:
     if as_json:
         click.echo(json.dumps(answer.value, indent=2, default=str))
         return
-    drawn = sys.stdout.isatty() and find_spec("rich") is not None
+    drawn = can_draw()
     for part in answer.parts:
         if isinstance(part, str):
             click.echo(part)
@@ -49,6 +50,11 @@ def show(answer: Answer, *, as_json: bool, color: bool) -> None:
             _draw(part, color=color)
         else:
             click.echo("\n".join(plain(part)))
+
+
+def can_draw() -> bool:
+    """Whether there is a terminal, and rich to draw with."""
+    return sys.stdout.isatty() and find_spec("rich") is not None
 
 
 def plain(table: Table) -> Iterable[str]:
@@ -84,13 +90,25 @@ def moment(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
-def _draw(table: Table, *, color: bool) -> None:
+def rich_table(table: Table, styles: Mapping[str, str] | None = None) -> Any:
+    """A table for rich to print.
+
+    Args:
+        table: with a row at least.
+        styles: by a cell's text up to its first comma.
+    """
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - optional
-    from rich.console import Console  # noqa: PLC0415 - same
     from rich.table import Table as RichTable  # noqa: PLC0415 - same
     from rich.text import Text  # noqa: PLC0415 - same
 
     drawn = RichTable(*table.columns, box=SIMPLE_HEAD)
     for row in table.rows:
-        drawn.add_row(*(Text(cell(value)) for value in row))
-    Console(no_color=not color).print(drawn)
+        texts = map(cell, row)
+        drawn.add_row(*(Text(text, (styles or {}).get(text.partition(",")[0], "")) for text in texts))
+    return drawn
+
+
+def _draw(table: Table, *, color: bool) -> None:
+    from rich.console import Console  # noqa: PLC0415 - optional
+
+    Console(no_color=not color).print(rich_table(table))

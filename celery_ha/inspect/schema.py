@@ -90,20 +90,25 @@ FAILOVER = record(
 RING = record(shards=COUNT, nodes=many(record(node=TEXT, shards=many(TEXT))), waiting=table(COUNT))
 MOVE = record(queue=TEXT, shard=TEXT, **{"from": TEXT, "to": maybe(TEXT)})
 
+STATUS = {
+    "store": TEXT,
+    "leader": maybe(record(node=TEXT, lease=TEXT, term=COUNT)),
+    "nodes": many(NODE),
+    "queues": many(record(queue=TEXT, shards=maybe(COUNT), waiting=COUNT)),
+    "in_line": maybe(COUNT),
+    "dead_letters": COUNT,
+}
+LOCKS = record(total=COUNT, locks=many(LOCK), lines=table(record(waiting=COUNT, first=many(WAITER))))
+
 #: By command, as it is typed.
 SCHEMAS: dict[str, Schema] = {
-    "status": record(
-        store=TEXT,
-        leader=maybe(record(node=TEXT, lease=TEXT, term=COUNT)),
-        nodes=many(NODE),
-        queues=many(record(queue=TEXT, shards=maybe(COUNT), waiting=COUNT)),
-        in_line=maybe(COUNT),
-        dead_letters=COUNT,
-    ),
+    "status": record(**STATUS),
+    # One such line for each interval.
+    "top": record(at=SECONDS, **STATUS, locks=maybe(LOCKS), failovers=maybe(many(FAILOVER))),
     "ring": table(RING),
     "ring --key": record(queue=TEXT, key=TEXT, shard=TEXT, node=maybe(TEXT)),
     "ring --without": record(without=TEXT, moves=many(MOVE)),
-    "locks list": record(total=COUNT, locks=many(LOCK), lines=table(record(waiting=COUNT, first=many(WAITER)))),
+    "locks list": LOCKS,
     "locks release": record(name=TEXT, released=COUNT, by=TEXT),
     "dead list": record(total=COUNT, letters=many(record(**LETTER))),
     "dead show": record(**LETTER, **{name: {} for name in WRITTEN}),

@@ -5,6 +5,7 @@ Times are the server's, in seconds since the epoch; durations are seconds; what 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from heapq import nsmallest
@@ -18,6 +19,8 @@ from celery_ha.ring import Ring
 
 #: How many in line are told for each lock.
 FIRST = 10
+#: How many locks and failovers a snapshot names.
+RECENT = 5
 
 
 def status(desk: Desk) -> dict[str, Any]:
@@ -34,6 +37,19 @@ def status(desk: Desk) -> dict[str, Any]:
         "queues": [asdict(queue) for queue in desk.backlogs()],
         "in_line": sum(desk.lines.values()) if desk.tells else None,
         "dead_letters": len(desk.dead),
+    }
+
+
+def snapshot(desk: Desk) -> dict[str, Any]:
+    """All that changes from one moment to the next: :func:`status`, the locks most waited for, the last failovers.
+
+    Where the store cannot tell the time, it is this machine's.
+    """
+    return {
+        "at": desk.survey.now() if desk.tells else time.time(),
+        **status(desk),
+        "locks": locks(desk, RECENT) if desk.tells else None,
+        "failovers": failovers(desk, RECENT) if desk.tells else None,
     }
 
 

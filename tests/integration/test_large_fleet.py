@@ -47,6 +47,13 @@ def test_status(environment: dict[str, str]):
     assert best(lambda _: ask_ha(app, "dead")) < SOON
 
 
+def test_top(environment: dict[str, str]):
+    app = load_probe(environment).app
+    found = ask_ha(app, "top", "--count", "1")
+    assert (len(found["nodes"]), found["locks"]["total"], len(found["locks"]["locks"])) == (200, 50_000, 5)
+    assert best(lambda _: ask_ha(app, "top", "--count", "1")) < SOON
+
+
 def test_the_tab_of_flower(environment: dict[str, str], tmp_path: Path):
     with fleet(tmp_path, **environment) as programs:
         dash = dashboard(programs)

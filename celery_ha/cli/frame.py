@@ -1,0 +1,107 @@
+"""What ``ha top`` says of a snapshot: a line, what is new since the last one, or a screen full. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from celery_ha.cli.show import Table, moment, span
+from celery_ha.cli.status import node_table, queue_table
+
+Snapshot = Mapping[str, Any]
+
+#: Those that are in trouble first.
+STATES = ("fenced", "cut off", "draining", "live")
+#: Lines of a screen that are no rows of nodes or queues and no failovers: the first line, which may need two, the
+#: tables' own, two that count the rest, locks, and a heading.
+AROUND = 15
+#: Rows of nodes, or of queues, on the smallest screen.
+FEWEST = 3
+
+
+def line(snapshot: Snapshot) -> str:
+    """A snapshot on one line."""
+    leader, held, states = snapshot["leader"], snapshot["locks"], Counter(n["state"] for n in snapshot["nodes"])
+    parts = {
+        "leader": f"{leader['node']} term {leader['term']}" if leader else "nobody",
+        "nodes": ", ".join(f"{states[state]} {state}" for state in reversed(STATES) if states[state]) or "none",
+        "shards": sum(node["shards"] for node in snapshot["nodes"]),
+        "in flight": sum(node["in_flight"] for node in snapshot["nodes"]),
+        "waiting": sum(queue["waiting"] for queue in snapshot["queues"]),
+        "locks": "?" if held is None else held["total"],
+        "in line": "?" if snapshot["in_line"] is None else snapshot["in_line"],
+        "dead letters": snapshot["dead_letters"],
+    }
+    return "  ".join([moment(snapshot["at"]), *(f"{name}: {value}" for name, value in parts.items())])
+
+
+def news(before: Snapshot, after: Snapshot) -> Iterator[str]:
+    """What became of nodes and of the office between two snapshots, a line each."""
+    at = moment(after["at"])
+    old, new = ({node["lease"]: node for node in each["nodes"]} for each in (before, after))
+    for lease, node in new.items():
+        was = old[lease]["state"] if lease in old else "new"
+        if was != node["state"]:
+            yield f"{at}  {node['name']}: {was} -> {node['state']}"
+    for lease in old.keys() - new.keys():
+        yield f"{at}  {old[lease]['name']}: {old[lease]['state']} -> gone"
+    known = {each["lease"] for each in before["failovers"] or ()}
+    for each in reversed(after["failovers"] or ()):
+        if each["lease"] not in known:
+            yield f"{at}  {each['node']}: {_told(each)}"
+    leaders = [each["leader"] and each["leader"]["node"] for each in (before, after)]
+    if leaders[0] != leaders[1]:
+        yield f"{at}  leader: {leaders[0] or 'nobody'} -> {leaders[1] or 'nobody'}"
+
+
+def screen(snapshot: Snapshot, height: int) -> list[Table | str]:
+    """A snapshot as tables.
+
+    Args:
+        height: lines there are. Of many nodes those in trouble are shown first, of many queues the longest.
+    """
+    failovers = None if snapshot["failovers"] is None else snapshot["failovers"][: max(1, height // 10)]
+    room = max(2 * FEWEST, height - AROUND - len(failovers or ()))
+    queues = sorted(snapshot["queues"], key=lambda queue: (-queue["waiting"], queue["queue"]))
+    shown = queues[: max(FEWEST, room - len(snapshot["nodes"]), room // 3)]
+    nodes = sorted(snapshot["nodes"], key=_trouble)[: room - len(shown)]
+    return [
+        line(snapshot),
+        node_table(nodes),
+        *_rest("nodes", len(snapshot["nodes"]) - len(nodes)),
+        queue_table(shown),
+        *_rest("queues", len(queues) - len(shown)),
+        _lock_line(snapshot["locks"]),
+        *_failover_lines(failovers),
+    ]
+
+
+def _trouble(node: Mapping[str, Any]) -> tuple[int, bool, str]:
+    return STATES.index(node["state"]), not node["leader"], node["name"]
+
+
+def _rest(what: str, count: int) -> list[str]:
+    return [f"and {count} {what} more"] if count else []
+
+
+def _lock_line(locks: Mapping[str, Any] | None) -> str:
+    if locks is None:
+        return "locks: the store cannot say"
+    lines = ", ".join(f"{name} ({each['waiting']})" for name, each in locks["lines"].items())
+    return f"locks: {locks['total']}; most in line: {lines or 'nobody'}"
+
+
+def _failover_lines(failovers: list[Mapping[str, Any]] | None) -> list[str]:
+    if failovers is None:
+        return ["failovers: the store cannot say"]
+    if not failovers:
+        return ["failovers: none"]
+    return ["failovers:", *(f"  {moment(each['fenced_at'])}  {each['node']}: {_told(each)}" for each in failovers)]
+
+
+def _told(failover: Mapping[str, Any]) -> str:
+    return (
+        f"{failover['reason']}, recovered in {span(failover['took']) or '?'}, requeued {failover['requeued']} "
+        f"({failover['restarted']} had started), locks {failover['locks']}"
+    )
