@@ -72,15 +72,15 @@ class Reads:
     """
 
     def __init__(self, pool: Any) -> None:
-        self._handler: Any = getattr(getattr(pool, "_pool", None), "_result_handler", None)
-        self._receive = getattr(self._handler, "_recv_message", None)
+        asynpool: Any = getattr(pool, "_pool", None)
+        self._handler: Any = getattr(asynpool, "_result_handler", None)
+        self._receive: Any = getattr(self._handler, "_recv_message", None)
         #: By descriptor: the process behind it, and the read that began last.
         self._reading: dict[int, tuple[Any, Any]] = {}
-        if self._receive is not None:
+        if self._handler is not None and self._receive is not None:
             self._handler._recv_message = self._track
 
     def _track(self, add_reader: Any, fd: int, callback: Any) -> Any:
-        assert self._receive is not None
         reading = self._receive(add_reader, fd, callback)
         self._reading[fd] = self._handler.fileno_to_outq.get(fd), reading
         return reading

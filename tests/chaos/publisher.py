@@ -71,24 +71,21 @@ class Publisher:
 
     def _apply(self, what: Order) -> Any:
         probe, key, seconds = self._probe, what.key, what.seconds
-        match what.kind:
-            case "charge" | "held":
-                return probe.charge.delay(key, what.account, seconds)
-            case "report":
-                return probe.work.apply_async((key, seconds), queue="reports", priority=what.priority)
-            case "eta" | "revoked":
-                return probe.order.apply_async((key, seconds), countdown=what.delay)
-            case "expiring":
-                return probe.work.apply_async((key, seconds), expires=what.delay)
-            case "retried":
-                return probe.retried.delay(key)
-            case "chord":
-                parts = [probe.order.s(part, seconds) for part in what.parts]
-                return chord(parts)(probe.finale.s(what.last))
-            case "poison":
-                return probe.fatal.delay(key, what.way)
-            case _:
-                return (probe.order if what.kind == "order" else probe.work).delay(key, seconds)
+        if what.kind == "chord":
+            return chord([probe.order.s(part, seconds) for part in what.parts])(probe.finale.s(what.last))
+        timed = {"countdown": what.delay}
+        task, args, options = {
+            "charge": (probe.charge, (key, what.account, seconds), {}),
+            "held": (probe.charge, (key, what.account, seconds), {}),
+            "report": (probe.work, (key, seconds), {"queue": "reports", "priority": what.priority}),
+            "eta": (probe.order, (key, seconds), timed),
+            "revoked": (probe.order, (key, seconds), timed),
+            "expiring": (probe.work, (key, seconds), {"expires": what.delay}),
+            "retried": (probe.retried, (key,), {}),
+            "poison": (probe.fatal, (key, what.way), {}),
+            "order": (probe.order, (key, seconds), {}),
+        }.get(what.kind, (probe.work, (key, seconds), {}))
+        return task.apply_async(args, **options)
 
     def _revoke(self, what: Order, task: str) -> None:
         try:

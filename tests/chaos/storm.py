@@ -6,6 +6,7 @@ repeats the blows and not their every consequence.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -74,6 +75,7 @@ def storm(
         outcome.broken.leaks += stuck
         if stuck:
             _dump_stacks(made)
+        gc.collect()  # results unsubscribe when they go, while there is a backend
     outcome.seconds = round(time.monotonic() - began, 1)
     return outcome
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 from tests.chaos.plan import Blow, Plan, blows
 from tests.chaos.publisher import HANG
@@ -47,7 +48,7 @@ class Striker:
 
     def strike_all(self) -> None:
         """Deal every blow, then let everybody go on and wait for who leaves."""
-        planned = blows(self._plan)
+        planned, over = blows(self._plan), time.monotonic() + self._plan.minutes * 60
         for number, blow in enumerate(planned, 1):
             self._wait(blow.pause)
             eventually(self._may_strike, within=HANG, why="half of the workers ready")
@@ -56,12 +57,12 @@ class Striker:
             self.dealt[blow.kind] += 1
             if number % 20 == 0 or number == len(planned):
                 self._tell(f"{number} of {len(planned)} blows; {len(self._scene.ledger.lines())} lines in the ledger")
+            if self._plan.punctual and time.monotonic() > over:
+                break
         eventually(self._all_go_on, within=HANG, why="nobody stands still")
-        for worker in self.leaving:
-            try:
-                eventually(lambda worker=worker: not worker.alive, within=HANG)
-            except AssertionError:
-                self.stayed.append(worker.name)
+        with suppress(AssertionError):
+            eventually(lambda: not any(worker.alive for worker in self.leaving), within=HANG)
+        self.stayed = [worker.name for worker in self.leaving if worker.alive]
         self._settle_drains(wait=True)
         self._top_up()
 
@@ -141,10 +142,8 @@ class Striker:
         if children:
             pid = children[int(blow.force * len(children))]
             self._scene.harms.append(Harm(victim.name, time.time(), DYING, pid))
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
     def _leave(self, blow: Blow) -> None:
         victim = self._victim(blow)

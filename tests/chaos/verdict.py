@@ -17,38 +17,6 @@ LATE = 2.0
 
 
 @dataclass
-class Outcome:
-    """Figures, and every promise that was broken."""
-
-    seed: int
-    blows: dict[str, int] = field(default_factory=dict)
-    published: int = 0
-    #: Published while the server was away: accepted or not, who knows.
-    doubtful: int = 0
-    kinds: dict[str, int] = field(default_factory=dict)
-    executions: int = 0
-    seconds: float = 0.0
-    #: Tasks that ran again because what ran them was struck: at-least-once, as promised.
-    reruns: int = 0
-    #: Expiring tasks that did, revoked ones that a worker had confirmed, recoveries that the store remembers.
-    expired: int = 0
-    revoked: int = 0
-    failovers: int = 0
-    #: Seconds from a kill to the next start of a task that it cut off.
-    takeover_median: float | None = None
-    takeover_worst: float | None = None
-    broken: Broken = field(default_factory=lambda: Broken())
-
-    @property
-    def held(self) -> bool:
-        """Whether every promise was kept."""
-        return not self.broken.names
-
-    def as_json(self) -> str:
-        return json.dumps({**asdict(self), "held": self.held})
-
-
-@dataclass
 class Broken:
     """Every promise, with the keys, locks or workers of which it was broken."""
 
@@ -82,6 +50,38 @@ class Broken:
     def names(self) -> list[str]:
         """The promises that were broken."""
         return [each.name for each in fields(self) if getattr(self, each.name)]
+
+
+@dataclass
+class Outcome:
+    """Figures, and every promise that was broken."""
+
+    seed: int
+    blows: dict[str, int] = field(default_factory=dict)
+    published: int = 0
+    #: Published while the server was away: accepted or not, who knows.
+    doubtful: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    executions: int = 0
+    seconds: float = 0.0
+    #: Tasks that ran again because what ran them was struck: at-least-once, as promised.
+    reruns: int = 0
+    #: Expiring tasks that did, revoked ones that a worker had confirmed, recoveries that the store remembers.
+    expired: int = 0
+    revoked: int = 0
+    failovers: int = 0
+    #: Seconds from a kill to the next start of a task that it cut off.
+    takeover_median: float | None = None
+    takeover_worst: float | None = None
+    broken: Broken = field(default_factory=Broken)
+
+    @property
+    def held(self) -> bool:
+        """Whether every promise was kept."""
+        return not self.broken.names
+
+    def as_json(self) -> str:
+        return json.dumps({**asdict(self), "held": self.held})
 
 
 def judge_ledger(
