@@ -228,7 +228,7 @@ class HA:
         """
         with self._mutex_of_this_process():
             if self._asker is None:
-                self._asker = self.make_broker(self.store, self.config.store_timeout)
+                self._asker = self.make_broker(self._store, self.config.store_timeout)  # the mutex is ours already
             return self._asker.holds(lease, claim)
 
     def make_broker(self, store: Store, timeout: float, retries: int = 0) -> NodeBroker:

@@ -54,6 +54,9 @@ class RingingChannel(redis.Channel):
     def _inplace_augment_message(self, message: dict[str, Any], exchange: str, routing_key: str) -> None:
         """Kombu calls this again, with the same properties, when it retries a publish (rule 14)."""
         super()._inplace_augment_message(message, exchange, routing_key)
+        if self.connection is None:
+            # Of a producer whose connection was lost and collected: an error that has kombu take another one.
+            raise redis_py.ConnectionError("the channel of this producer is closed")
         message["properties"].setdefault("ha_publish_id", self.connection.client.next_publish_id())
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:

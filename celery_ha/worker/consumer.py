@@ -18,7 +18,7 @@ from celery_ha.worker.condemn import condemn_unopened
 from celery_ha.worker.gate import Gate, claim_of, gated
 from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.pool import GuardedPool
-from celery_ha.worker.reconnect import drop_waiting, finish_writes, watch_again
+from celery_ha.worker.reconnect import Reads, drop_waiting, finish_writes, watch_again
 from celery_ha.worker.revocations import Shared
 from celery_ha.worker.standby import Standby
 from celery_ha.worker.starts import Starts
@@ -41,6 +41,7 @@ class Consumer(consumer.Consumer):
         #: Of the connection there is, or was last.
         self._cycle: Any = None
         self._standby = Standby(self)
+        self._reads: Reads | None = None
         super().__init__(*args, **kwargs)
         self.node.concurrency = lambda: int(self.pool.num_processes or 1)
         self.node.later = self.timer.call_after
@@ -78,6 +79,7 @@ class Consumer(consumer.Consumer):
             raise ConnectionError(str(exc)) from exc  # Celery tries again
         self._select_shards()
         watch_again(self.pool)
+        self._reads = self._reads or Reads(self.pool)
         return connection
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
@@ -129,6 +131,8 @@ class Consumer(consumer.Consumer):
         takes at that moment may come too early.
         """
         super().register_with_event_loop(hub)
+        if self._reads is not None:
+            self._reads.resume(hub)
         if self._reaping is not None:
             self._reaping.cancel()
         self._reaping = hub.call_repeatedly(REAP_EVERY, self.pool.maintain_pool)

@@ -60,6 +60,40 @@ def watch_again(pool: Any) -> None:
             del process._sentinel_poll
 
 
+class Reads:
+    """Keeps hold of results that the loop has read in part, over a reset of the loop.
+
+    A prefork child writes a long result (an error with its traceback) in pieces. Celery reads it with a
+    generator that only the loop knows; a reset would drop it, the next loop would take the middle of the
+    result for the beginning of another, and the worker would end (``UnpicklingError``) and hang.
+
+    Args:
+        pool: Celery's pool; of another kind than prefork there is nothing to keep.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        asynpool: Any = getattr(pool, "_pool", None)
+        self._handler: Any = getattr(asynpool, "_result_handler", None)
+        self._receive: Any = getattr(self._handler, "_recv_message", None)
+        #: By descriptor: the process behind it, and the read that began last.
+        self._reading: dict[int, tuple[Any, Any]] = {}
+        if self._handler is not None and self._receive is not None:
+            self._handler._recv_message = self._track
+
+    def _track(self, add_reader: Any, fd: int, callback: Any) -> Any:
+        reading = self._receive(add_reader, fd, callback)
+        self._reading[fd] = self._handler.fileno_to_outq.get(fd), reading
+        return reading
+
+    def resume(self, hub: Any) -> None:
+        """Have a new loop go on where the last one was; what a child that is gone was saying is dropped."""
+        for fd, (process, reading) in tuple(self._reading.items()):
+            if reading.gi_frame is None or self._handler.fileno_to_outq.get(fd) is not process:
+                del self._reading[fd]
+            else:
+                hub.add_reader(fd, reading)
+
+
 def finish_writes(pool: Any) -> None:
     """Write out the jobs that are half way to a prefork child: the loop that wrote them is reset.
 

@@ -1,4 +1,4 @@
-"""One short seeded round of ``python -m tests.chaos``."""
+"""One short seeded round of ``python -m tests.chaos``, with every kind of blow."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.storm import Plan, storm
+from tests.chaos.mix import SHARES
+from tests.chaos.plan import DECK, Plan
+from tests.chaos.storm import DURABLE, storm
 from tests.support.server import RedisServer
 
 
 @pytest.mark.timeout(300)
-def test_eight_kills_and_a_freeze_break_no_promise(start_redis: Callable[..., RedisServer], tmp_path: Path):
-    outcome = storm(Plan(kills=8, freezes=1, seed=20, workers=3), start_redis(), tmp_path, print)
+def test_every_fault_at_once_breaks_no_promise(start_redis: Callable[..., RedisServer], tmp_path: Path):
+    plan = Plan(seed=20, minutes=0.2, workers=3, pause=(0.4, 0.9))
+    outcome = storm(plan, start_redis(*DURABLE), start_redis(), tmp_path, print)
     assert outcome.held, outcome.as_json()
-    assert (outcome.kills, outcome.freezes) == (8, 1)
-    assert outcome.published > 100
+    assert set(outcome.blows) >= set(DECK)
+    assert set(outcome.kinds) == set(SHARES)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.mix import Order, Published
+from tests.chaos.verdict import Outcome, doubled, judge_ledger, unconfirmed
 from tests.support.ledger import Harm, Ledger
 
 
@@ -70,3 +72,60 @@ def test_run_that_was_cut_off_holds_its_lock_no_longer(ledger):
     told = ledger("start a l.1 10 w1 acc 5", "start b m.2 13 w2 acc 6", "end b m.2 14 w2 acc 6")
     assert len(told.overlaps()) == 1
     assert told.overlaps([Harm("w1", 12)]) == []
+
+
+def test_kill_of_one_child_excuses_what_ran_in_it_alone(ledger):
+    told = ledger("start a l.1 10 w1", "start a m.2 13 w2", "end a m.2 14 w2")
+    assert told.doubled(["a"], [Harm("w1", 12, pid=1)]) == {}
+    assert set(told.doubled(["a"], [Harm("w1", 12, pid=2)])) == {"a"}
+
+
+def test_what_ended_while_the_server_was_away_was_not_acknowledged_when_its_worker_was_killed(ledger):
+    told = ledger("start a l.1 10 w1", "end a l.1 11 w1", "start a m.2 20 w2", "end a m.2 21 w2")
+    kill = Harm("w1", 18)
+    assert set(told.doubled(["a"], unconfirmed([kill], [(30, 31)]))) == {"a"}
+    assert set(told.doubled(["a"], unconfirmed([kill], [(1, 4)]))) == {"a"}
+    assert told.doubled(["a"], unconfirmed([kill], [(11.5, 16)])) == {}
+
+
+def test_attempt_that_ran_again_may_publish_its_retry_again(ledger):
+    retried = published("retried", "r")
+    lines = ["start r/0 l.1 10 w1", "start r/0 m.2 13 w2", "end r/0 m.2 14 w2"]
+    lines += ["start r/1 l.3 15 w1", "end r/1 l.3 16 w1", "start r/1 l.4 17 w1", "end r/1 l.4 18 w1"]
+    assert doubled(ledger(*lines).by_key(), retried, [Harm("w1", 12)]) == []
+    assert doubled(ledger(*lines[:1], *lines[3:]).by_key(), retried, []) == ["r/1"]
+
+
+def test_chord_whose_header_ended_and_whose_body_never_did_hangs(ledger):
+    parts = [f"{event} c/{at} l.{at} 1{at} w1" for at in range(3) for event in ("start", "end")]
+    assert judged(ledger(*parts), published("chord", "c")).broken.hung_chords == ["c"]
+    whole = ("start c/body l.9 20 w1 c/0+c/1+c/2", "end c/body l.9 21 w1 c/0+c/1+c/2")
+    assert judged(ledger(*parts, *whole), published("chord", "c")).broken.names == []
+    torn = ("start c/body l.9 20 w1 c/0+c/1", "end c/body l.9 21 w1 c/0+c/1")
+    assert judged(ledger(*parts, *torn), published("chord", "c")).broken.torn_chords == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "due", "promise"),
+    [("eta", 12, "started_early"), ("expiring", 7, "started_expired"), ("revoked", 9, "started_revoked")],
+)
+def test_start_that_came_too_early_too_late_or_at_all_is_named(ledger, kind: str, due: float, promise: str):
+    told = ledger("start a l.1 10 w1", "end a l.1 11 w1")
+    assert judged(told, published(kind, "a", due=due)).broken.names == [promise]
+
+
+def test_poison_that_started_too_often_is_named(ledger):
+    lines = [f"start p l.{at} 1{at} w1" for at in range(3)]
+    assert judged(ledger(*lines), published("poison", "p")).broken.poison_not_stopped == ["p"]
+    assert judged(ledger(*lines[:2]), published("poison", "p")).broken.names == []
+
+
+def published(kind: str, key: str, due: float = 0.0) -> Published:
+    what = Order(kind, key, 0.0, 0.0, "account1", 0, "exit")
+    return Published([what], due={key: due}, revoked={key} if kind == "revoked" else set())
+
+
+def judged(told: Ledger, done: Published) -> Outcome:
+    outcome = Outcome(1)
+    judge_ledger(outcome, told, done, [], longest_stall=0.0, max_deliveries=2)
+    return outcome

@@ -7,8 +7,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+import redis
 
 from celery_ha.errors import LockBusy, StoreUnavailable
 from celery_ha.model import Holder
@@ -186,3 +188,35 @@ def test_a_worker_frees_a_lock_of_an_attempt_that_is_over_once_its_broker_is_bac
     assert scene.ledger.missing(keys) == set(keys), "it still runs"
     assert len(scene.redis.smembers(f"_ha:claims:{lease}")) == 1
     scene.settled(keys)
+
+
+@pytest.fixture
+def producer(redis_server: RedisServer) -> Iterator[Any]:
+    """The app of a process that only publishes, with the default broker's store."""
+    probe = load_probe({"PROBE_BROKER": redis_server.url})
+    redis.Redis.from_url(redis_server.url).flushall()
+    yield probe.app
+    probe.app.close()
+
+
+def test_first_question_about_a_claim_in_doubt_is_answered(producer: Any):
+    # Given a process that has used neither store nor broker, as a pool child has when the server is away
+    answers: list[bool] = []
+    asking = threading.Thread(target=lambda: answers.append(producer.ha.confirm("lease", "lease.1")), daemon=True)
+    # When it asks whether a claim is still its own
+    asking.start()
+    # Then it is told
+    eventually(lambda: answers, within=30, why="an answer")
+    assert answers == [False]
+
+
+def test_producer_whose_channel_was_closed_under_it_publishes_on_another(producer: Any):
+    with producer.producer_pool.acquire(block=True) as one:
+        # Given a producer that has published, and whose connection was collected after an error
+        producer.send_task("any", producer=one, queue="celery")
+        one.channel.close()
+        # When it publishes again, to a queue that needs no declaring
+        one.publish({}, routing_key="celery", retry=True)
+    # Then both messages are there
+    with producer.connection_for_read() as connection:
+        assert connection.default_channel.client.llen("celery") == 2

@@ -19,13 +19,17 @@ UNACKED = 1.0
 
 @dataclass(frozen=True)
 class Harm:
-    """A signal sent to the main process of a worker, by the wall clock."""
+    """A signal sent to the main process of a worker, or to one process of its pool, by the wall clock."""
 
     node: str
     at: float
     #: Seconds for which its children may still start what they were given: until they die with it, or, if it
     #: is frozen, for its lease's TTL.
     lasting: float = 0.0
+    #: The pool's process that was hit; None: the main process.
+    pid: int | None = None
+    #: Seconds before it within which a finished attempt may not have been acknowledged yet.
+    unacked: float = UNACKED
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,8 @@ class Run:
     def harmed_by(self, harms: Iterable[Harm]) -> Harm | None:
         """What cut it off: it was running on that node then, or had ended but not been acknowledged."""
         for harm in sorted(harms, key=lambda harm: harm.at):
-            running = self.start <= harm.at + harm.lasting and (self.end is None or self.end >= harm.at - UNACKED)
-            if harm.node == self.node and running:
+            running = self.start <= harm.at + harm.lasting and (self.end is None or self.end >= harm.at - harm.unacked)
+            if harm.node == self.node and harm.pid in (None, self.pid) and running:
                 return harm
         return None
 

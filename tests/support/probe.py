@@ -215,6 +215,15 @@ def again(self, key: object) -> object:
     return key
 
 
+@app.task(bind=True, queue="orders", ha_key="order.{key}", max_retries=2)
+def retried(self, key: object) -> object:
+    """Succeeds at the third attempt; each has a key of its own."""
+    _run(self, f"{key}/{self.request.retries}", 0)
+    if self.request.retries < 2:
+        raise self.retry(countdown=0.2)
+    return key
+
+
 @app.task(bind=True, queue="orders", ha_key="order.{key}")
 def carry(self, key: object, cargo: str) -> int:
     """A large message."""
@@ -227,6 +236,12 @@ def total(self, parts: list[object], key: object) -> list[object]:
     """The body of a chord."""
     _run(self, key, 0)
     return sorted(map(str, parts))
+
+
+@app.task(bind=True)
+def finale(self, parts: list[object], key: object) -> object:
+    """The body of a chord; notes what it was given."""
+    return _run(self, key, 0, "+".join(sorted(map(str, parts))))
 
 
 @app.task(bind=True, queue="orders", ha_key="order.{key}")
