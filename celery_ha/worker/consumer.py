@@ -14,6 +14,7 @@ from celery_ha.brokers.dead import DeadLetters
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.locks.unique import HEADER
+from celery_ha.telling import news
 from celery_ha.worker.condemn import condemn_unopened
 from celery_ha.worker.gate import Gate, claim_of, gated
 from celery_ha.worker.node import WorkerNode
@@ -131,7 +132,13 @@ class Consumer(consumer.Consumer):
         super().register_with_event_loop(hub)
         if self._reaping is not None:
             self._reaping.cancel()
-        self._reaping = hub.call_repeatedly(REAP_EVERY, self.pool.maintain_pool)
+        self._reaping = hub.call_repeatedly(REAP_EVERY, self._look_after_pool)
+
+    def _look_after_pool(self) -> None:
+        self.pool.maintain_pool()
+        active, signs = frozenset(map(claim_of, tuple(state.active_requests))), self.node.signs
+        if signs.pool(self.node.claims.given() - active, free=len(active) < (self.pool.num_processes or 1)):
+            self.node.announcer.tell(news.WEDGED, reason="its pool has a free process and takes no task")
 
     # -- tasks ------------------------------------------------------------------------------
 
@@ -176,29 +183,25 @@ class Consumer(consumer.Consumer):
     # -- bad messages -----------------------------------------------------------------------
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        self._bury(message, f"cannot be decoded: {exc!r}")
+        self._end(message, f"cannot be decoded: {exc!r}", "undecodable")
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        self._bury(message, "not a task message")
+        self._end(message, "not a task message", "invalid")
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Celery logs it, tells FAILURE and rejects it; the first ending counts, and says why."""
-        self._end(message, f"unknown task: {exc}")
+        self._end(message, f"unknown task: {exc}", "unknown")
         super().on_unknown_task(body, message, exc)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        self._bury(message, f"invalid task message: {exc}")
+        self._end(message, f"invalid task message: {exc}", "invalid")
 
-    def _bury(self, message: Any, reason: str) -> None:
-        logger.error(
-            "A message goes to the dead letters: %s. Headers: %.200r", reason, getattr(message, "headers", None)
-        )
-        self._end(message, reason)
-
-    def _end(self, message: Any, reason: str) -> None:
+    def _end(self, message: Any, reason: str, cause: str) -> None:
         """To the dead letters; what is locked in trust for it is free (rule 9), and it blocks no other of its kind."""
         claim, headers = str(message.delivery_tag), getattr(message, "headers", None)
         message.channel.qos.bury(claim, reason)
+        known = headers if isinstance(headers, dict) else {}
+        self.node.announcer.buried(claim, reason, cause, known.get("id"), known.get("task"))
         if not isinstance(headers, dict) or not headers.get("id"):
             return
         self.node.locks_ended(claim, str(headers["id"]))
@@ -223,6 +226,8 @@ class Consumer(consumer.Consumer):
         if leave:
             self._let_go(frozenset(leave))
         self._subscribe(wanted - now)
+        if leave or wanted - now:
+            self.node.announcer.moved(gained=len(wanted - now), lost=len(leave), owned=len(wanted))
         self._standby.later()
 
     def _subscribe(self, queues: Iterable[str]) -> None:
