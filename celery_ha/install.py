@@ -294,7 +294,7 @@ class HA:
             and config.store in (None, access.full_url)
         ):
             self.node.claims.parking = RedisParking(store, access.layout(config.dead_letters_max))
-        self.node.signs.show()
+        self.node.signs.begin()
         try:
             self.node.open()
         except StoreUnavailable as exc:

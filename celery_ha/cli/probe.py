@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from celery_ha.probe.look import look
+from celery_ha.probe.look import WELL, look
 
 
 @click.command()
@@ -24,5 +24,5 @@ def probe(*, live: bool, ready: bool, node: str | None, as_json: bool) -> None:
     if ha is None:
         raise click.ClickException("this app has no HA: write HA(app)")
     code, answer = look(node, ha.config.probe_dir, live=live, as_json=as_json)
-    click.echo(answer, err=bool(code) and not as_json)
+    click.echo(answer, err=code != WELL and not answer.startswith("{"))
     ctx.exit(code)

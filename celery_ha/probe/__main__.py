@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from celery_ha.probe.look import look
+from celery_ha.probe.look import WELL, look
 
 
 def main() -> int:
     """Probe a worker of this machine; returns the exit code: 0, or 1 if it is red, or 2 if it is unclear which one."""
     node, folder, live, as_json = _options(sys.argv[1:])
     code, answer = look(node, folder, live=live, as_json=as_json)
-    print(answer, file=sys.stderr if code and not as_json else sys.stdout)
+    told = code == WELL or answer.startswith("{")
+    print(answer, file=sys.stdout if told else sys.stderr)
     return code
 
 

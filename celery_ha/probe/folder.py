@@ -18,9 +18,9 @@ def folder_of(given: str | None = None) -> str:
     return os.path.join(base, f"celery_ha-{os.getuid()}")  # noqa: PTH118 - pathlib takes a while to import
 
 
-def path_of(folder: str, node: str) -> str:
-    """Where a node's sign is."""
-    return os.path.join(folder, node.replace("/", "_") + ".sign")  # noqa: PTH118 - same
+def path_of(folder: str, node: str, pid: int) -> str:
+    """Where the sign of a worker is; its name may be that of another app's worker too."""
+    return os.path.join(folder, f"{node.replace('/', '_')}.{pid}.sign")  # noqa: PTH118 - same
 
 
 def make(folder: str) -> None:
@@ -49,9 +49,33 @@ def write(path: str, text: str) -> None:
 
 
 def signs(folder: str) -> list[str]:
-    """The paths of all signs there, none where there is no such folder."""
+    """The paths of all signs there, the one that was written last first; none where there is no such folder."""
     try:
-        names = sorted(os.listdir(folder))  # noqa: PTH208 - same
+        found = [(entry.stat().st_mtime, entry.path) for entry in os.scandir(folder) if entry.name.endswith(".sign")]
     except FileNotFoundError:
         return []
-    return [os.path.join(folder, name) for name in names if name.endswith(".sign")]  # noqa: PTH118 - same
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def tidy(folder: str, node: str) -> None:
+    """Remove what dead workers of this name have left.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    start = path_of(folder, node, 0).removesuffix("0.sign")
+    for path in signs(folder):
+        pid = path.removeprefix(start).removesuffix(".sign")
+        if pid.isdecimal() and not runs(int(pid)):
+            os.unlink(path)  # noqa: PTH108 - same

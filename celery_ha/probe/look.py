@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 
-from celery_ha.probe.folder import folder_of, signs
+from celery_ha.probe.folder import folder_of, runs, signs
 from celery_ha.probe.sign import Finding, Sign, judge, load
 
 #: Exit codes: all is well; something is wrong; it cannot be said of which worker.
@@ -22,18 +21,18 @@ def look(node: str | None, folder: str | None, *, live: bool, as_json: bool) -> 
         as_json: answer in JSON.
 
     Returns:
-        The exit code, and the answer.
+        The exit code, and the answer; a sentence, also where JSON is wanted, if there is no worker to tell of.
     """
     where = folder_of(folder)
     found = [sign for path in signs(where) if (sign := _read(path)) and node in {None, sign.node, _short(sign)}]
-    running = [sign for sign in found if _runs(sign.pid)] or found[:1]
+    running = [sign for sign in found if runs(sign.pid)] or found[:1]
     if len(running) > 1:
         names = ", ".join(sign.node for sign in running)
-        return UNCLEAR, f"several workers run here: name one of {names} with -n"
+        return UNCLEAR, f"several workers run here: name one of {names} with -n, or give them a folder each"
     if not running:
         return RED, f"no worker{f' {node}' if node else ''} has told how it is in {where}"
     (sign,) = running
-    findings = judge(sign, time.monotonic(), runs=_runs(sign.pid))
+    findings = judge(sign, time.monotonic(), runs=runs(sign.pid))
     wrong = [finding for finding in findings if finding.fatal or not live]
     code = RED if wrong else WELL
     return code, _json(sign, findings, code) if as_json else _text(sign, wrong, live=live)
@@ -49,16 +48,6 @@ def _read(path: str) -> Sign | None:
             return load(file.read())
     except (OSError, ValueError):
         return None
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _text(sign: Sign, wrong: list[Finding], *, live: bool) -> str:

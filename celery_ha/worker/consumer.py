@@ -79,10 +79,12 @@ class Consumer(consumer.Consumer):
             raise ConnectionError(str(exc)) from exc  # Celery tries again
         self._select_shards()
         watch_again(self.pool)
+        self.node.signs.show(connected=True)
         return connection
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         self.node.pulse_stops()
+        self.node.signs.show(connected=False)
         if isinstance(exc, Fenced):
             self._become_zombie()
         super().on_connection_error_after_connected(exc)

@@ -10,7 +10,7 @@ from math import isfinite
 from time import monotonic
 from typing import Any
 
-from celery_ha.probe.folder import folder_of, make, path_of, write
+from celery_ha.probe.folder import folder_of, make, path_of, tidy, write
 from celery_ha.probe.sign import Sign, dump
 from celery_ha.worker.life import Life
 
@@ -30,7 +30,7 @@ class Signs:
         self._fields: dict[str, Any] = {"node": node, "pid": os.getpid(), "patience": patience}
         self._patience = patience
         self._folder = folder_of(folder)
-        self._path = path_of(self._folder, node)
+        self._path = path_of(self._folder, node, os.getpid())
         self._over = False
         self._warned = False
         self._wedged = False
@@ -39,7 +39,7 @@ class Signs:
 
     def show(self, **changes: object) -> None:
         """Change the sign and write it; from any thread."""
-        self._fields = {**self._fields, **changes}
+        self._fields = {**self._fields, **changes, "written": monotonic()}
         if self._over:
             return
         try:
@@ -49,6 +49,12 @@ class Signs:
             if not self._warned:
                 logger.warning("celery-ha-probe will find nothing here: %s; set ha_probe_dir", exc)
             self._warned = True
+
+    def begin(self) -> None:
+        """The worker starts, and has no lease yet."""
+        with suppress(OSError):
+            tidy(self._folder, str(self._fields["node"]))
+        self.show()
 
     def show_life(self, life: Life) -> None:
         """How a life of the node is; from its keeper's thread."""
