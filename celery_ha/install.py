@@ -37,6 +37,7 @@ from celery_ha.telling.post import Post
 from celery_ha.telling.serve import serve
 from celery_ha.telling.teller import Listener, Teller
 from celery_ha.worker.claimed import guarded
+from celery_ha.worker.gauges import follow
 from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.hold import hold
 from celery_ha.worker.node import WorkerNode
@@ -287,6 +288,8 @@ class HA:
             watch_loop=pool == "prefork",
             teller=self.teller,
         )
+        if config.metrics_port is not None:
+            follow(Metrics.of_process(), self.node)
         self.node.heartbeats = Heartbeats(self.app)
         if (
             isinstance(store, RedisStore)

@@ -20,13 +20,12 @@ LOCKS = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
 #: Upper ends, seconds, of how late a renewal may be; the TTL is 10 unless it was set.
 LAG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
-#: What a label may say; anything else is ``other``.
-WORDS: Mapping[str, frozenset[str]] = {
-    "death": frozenset({"renewals stood still", "connections gone"}),
-    "suspicion": frozenset({"heartbeats missing", "connections missing"}),
-    "letter": frozenset({"poison", "unknown", "arguments", "invalid", "undecodable"}),
-    "lock": frozenset({"fenced", "max_hold", "taken"}),
-}
+OTHER = "other"
+#: What labels may say.
+DEATHS = ("renewals stood still", "connections gone", OTHER)
+SUSPICIONS = ("heartbeats missing", "connections missing", OTHER)
+LETTERS = ("poison", "unknown", "arguments", "invalid", "undecodable", OTHER)
+LOSSES = ("fenced", "max_hold", "taken", OTHER)
 
 
 class Metrics:
@@ -42,38 +41,45 @@ class Metrics:
     def __init__(self, registry: Any) -> None:
         from prometheus_client import Counter, Gauge, Histogram  # noqa: PLC0415 - optional
 
-        def counter(name: str, text: str, *labels: str) -> Any:
-            return Counter(f"celery_ha_{name}", text, labels, registry=registry)
+        def counter(name: str, text: str, label: str = "", *values: str) -> Any:
+            made = Counter(f"celery_ha_{name}", text, [label] if label else [], registry=registry)
+            for value in values:
+                made.labels(value)  # at 0: of a series that begins with 1 Prometheus sees no increase
+            return made
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Any:
             return Histogram(f"celery_ha_{name}", text, labels, buckets=buckets, registry=registry)
 
         self._registry, self._gauge = registry, Gauge
         self._elections = counter("elections", "Elections won")
-        self._suspicions = counter("suspicions", "Workers that were suspected", "reason")
-        self._false = counter("false_suspicions", "Suspected workers that showed a sign of life", "reason")
-        self._deaths = counter("deaths", "Leases that were fenced", "reason")
+        self._suspicions = counter("suspicions", "Workers that were suspected", "reason", *SUSPICIONS)
+        self._false = counter("false_suspicions", "Suspected workers that showed a sign of life", "reason", *SUSPICIONS)
+        self._deaths = counter("deaths", "Leases that were fenced", "reason", *DEATHS)
         self._recovery = histogram("recovery_seconds", "From a fence to the end of the recovery", RECOVERY)
-        self._requeued = counter("requeued", "Messages of dead workers that went back to their queues", "started")
+        self._requeued = counter(
+            "requeued", "Messages of dead workers that went back to their queues", "started", "yes", "no"
+        )
         self._settled = counter("locks_settled", "Locks of dead workers that were freed or kept in trust")
-        self._moved = counter("shards_moved", "Shards that a worker took over or let go of", "direction")
-        self._letters = counter("dead_letters", "Messages that were given up", "cause")
-        self._locks_lost = counter("locks_lost", "Locks that were lost while they were held", "cause")
+        self._moved = counter(
+            "shards_moved", "Shards that a worker took over or let go of", "direction", "gained", "lost"
+        )
+        self._letters = counter("dead_letters", "Messages that were given up", "cause", *LETTERS)
+        self._locks_lost = counter("locks_lost", "Locks that were lost while they were held", "cause", *LOSSES)
         self._leases_lost = counter("leases_lost", "Leases that a living worker lost")
         self._wedged = counter("wedged", "Main loops and pools that were found wedged")
-        self._drained = counter("drained", "Workers that said goodbye", "clean")
+        self._drained = counter("drained", "Workers that said goodbye", "clean", "yes", "no")
         self._wait = histogram("lock_wait_seconds", "Requests for a lock, by outcome", LOCKS, "task", "outcome")
         self._hold = histogram("lock_hold_seconds", "From the grant of a lock to its release", LOCKS, "task")
         self._lag = histogram("lease_renewal_lag_seconds", "How late renewals succeeded", LAG)
         self._count: dict[str, Callable[[Mapping[str, Any]], None]] = {
             news.LEADER.name: lambda _: self._elections.inc(),
-            news.SUSPECTED.name: lambda f: self._suspicions.labels(_word("suspicion", f["reason"])).inc(),
-            news.CLEARED.name: lambda f: self._false.labels(_word("suspicion", f["reason"])).inc(),
-            news.FENCED.name: lambda f: self._deaths.labels(_word("death", f["reason"])).inc(),
+            news.SUSPECTED.name: lambda f: self._suspicions.labels(_word(f["reason"], SUSPICIONS)).inc(),
+            news.CLEARED.name: lambda f: self._false.labels(_word(f["reason"], SUSPICIONS)).inc(),
+            news.FENCED.name: lambda f: self._deaths.labels(_word(f["reason"], DEATHS)).inc(),
             news.FAILOVER.name: self._recovered,
             news.SHARDS.name: self._shards_moved,
-            news.DEAD_LETTER.name: lambda f: self._letters.labels(_word("letter", f["cause"])).inc(),
-            news.LOCK_LOST.name: lambda f: self._locks_lost.labels(_word("lock", f["cause"])).inc(),
+            news.DEAD_LETTER.name: lambda f: self._letters.labels(_word(f["cause"], LETTERS)).inc(),
+            news.LOCK_LOST.name: lambda f: self._locks_lost.labels(_word(f["cause"], LOSSES)).inc(),
             news.LEASE_LOST.name: lambda _: self._leases_lost.inc(),
             news.WEDGED.name: lambda _: self._wedged.inc(),
             news.DRAINED.name: lambda f: self._drained.labels("yes" if f["clean"] else "no").inc(),
@@ -130,5 +136,5 @@ def _of_process() -> Metrics:
     return Metrics(REGISTRY)
 
 
-def _word(label: str, text: object) -> str:
-    return str(text) if text in WORDS[label] else "other"
+def _word(text: object, words: tuple[str, ...]) -> str:
+    return str(text) if text in words else OTHER

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from collections.abc import Set as AbstractSet
 from time import monotonic
 
 from celery_ha.failover.observer import Observed
+from celery_ha.failover.roles import Role
 from celery_ha.telling import news
 from celery_ha.telling.teller import Teller
 from celery_ha.worker.announce import Told, announce
@@ -30,6 +32,10 @@ class Announcer:
         self._lease = lease
         self._queue_of = queue_of
         self._told = Told()
+        #: Whether the node led at the last look.
+        self.leads = False
+        #: How many shards it consumes.
+        self.owned = 0
 
     def tell(self, kind: news.Kind, **fields: object) -> None:
         """Tell something about this node and its current lease; from any thread."""
@@ -38,6 +44,7 @@ class Announcer:
     def observed(self, observed: Observed, silent: Collection[str]) -> None:
         """Tell what a step of the observer saw and did; from its thread, which goes on whatever happens here."""
         try:
+            self.leads = observed.role is Role.LEADER
             if observed.look is not None and observed.look.leader is not None:
                 self.teller.term = observed.look.leader.term
             self._told, found = announce(self._told, observed, self._name, silent, self._queue_of, monotonic())
@@ -59,6 +66,15 @@ class Announcer:
         who = {"task_id": str(task_id or ""), "task": str(task or "")}
         self.tell(news.DEAD_LETTER, claim=claim, reason=reason, cause=cause, **who)
 
-    def moved(self, *, gained: int, lost: int, owned: int) -> None:
-        """Tell of shards that were taken over and let go of."""
-        self.tell(news.SHARDS, reason="membership changed", gained=gained, lost=lost, owned=owned)
+    def moved(self, reason: str, before: AbstractSet[str], after: AbstractSet[str]) -> None:
+        """Tell of shards that were taken over and let go of, if there are any.
+
+        Args:
+            reason: why.
+            before: what was consumed.
+            after: what is consumed from now on.
+        """
+        self.owned = len(after)
+        if before != after:
+            counts = {"gained": len(after - before), "lost": len(before - after), "owned": len(after)}
+            self.tell(news.SHARDS, reason=reason, **counts)

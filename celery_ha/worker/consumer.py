@@ -228,8 +228,7 @@ class Consumer(consumer.Consumer):
         if leave:
             self._let_go(frozenset(leave))
         self._subscribe(wanted - now)
-        if leave or wanted - now:
-            self.node.announcer.moved(gained=len(wanted - now), lost=len(leave), owned=len(wanted))
+        self.node.announcer.moved("membership changed", now, (now - leave) | wanted)
         self._standby.later()
 
     def _subscribe(self, queues: Iterable[str]) -> None:
@@ -251,8 +250,9 @@ class Consumer(consumer.Consumer):
 
     def _select_shards(self) -> None:
         """Before Celery reasserts what it consumes: the shards that are ours now."""
-        wanted, queues = self.node.shards(), self.app.amqp.queues
-        for queue in self._selected_shards() - wanted:
+        wanted, before, queues = self.node.shards(), self._selected_shards(), self.app.amqp.queues
+        self.node.announcer.moved("connected", before, wanted)
+        for queue in before - wanted:
             queues.deselect(queue)
         for queue in sorted(wanted):
             self._select(queue)

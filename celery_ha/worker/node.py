@@ -217,6 +217,11 @@ class WorkerNode:
     def lease(self) -> str:
         return self.life.keeper.lease
 
+    @property
+    def trusted_until(self) -> float | None:
+        """Local monotonic time until which the lease is trusted; None: there is no lease."""
+        return None if self._life is None else self._life.keeper.trusted_until
+
     def _lease_or_none(self) -> str:
         return "" if self._life is None else self._life.keeper.lease
 
