@@ -115,6 +115,7 @@ class Seat:
         life.end()
         life.keeper.goodbye()
         self.store.close()
+        self._announcer.teller.close(0.0)
 
     def _run(self) -> None:
         while not self._closed:

@@ -60,6 +60,9 @@ class Pipe:
         with suppress(OSError):
             os.write(self._to, STOP + b"\n")
             self._thread.join(PATIENCE)
+        if not self._thread.is_alive():
+            os.close(self._from)
+            os.close(self._to)
 
     def _read(self) -> None:
         rest = b""

@@ -88,6 +88,7 @@ class Teller:
         """The last news are told, in at most so many seconds."""
         if self._pipe is not None:
             self._pipe.close()
+            self._pipe = None
         for listener in self._listeners:
             listener.close(within)
         self._listeners = []

@@ -37,6 +37,8 @@ from celery_ha.worker.stock import SOON, Stock
 
 logger = logging.getLogger(__name__)
 
+#: Seconds for the last events to be sent.
+LAST_WORDS = 2.0
 #: Task ids whose busy locks are remembered.
 BUSY_MEMORY = 10_000
 
@@ -209,6 +211,7 @@ class WorkerNode:
         if self.heartbeats:
             self.heartbeats.listen(False)
         self._life = None
+        self.announcer.teller.close(LAST_WORDS)
         return clean
 
     # -- intake -----------------------------------------------------------------------------

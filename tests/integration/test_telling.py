@@ -7,13 +7,15 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
 from celery_ha.telling.news import ALWAYS, KINDS
-from tests.support.fleet import Worker, eventually
+from tests.support.dashboard import dashboard
+from tests.support.fleet import Worker, eventually, fleet
 from tests.support.scene import PROBE, Scene
 
 
@@ -199,6 +201,24 @@ def test_a_worker_that_leaves_says_so_before_it_is_gone(scene: Scene, consumer: 
     assert consumer.first("ha-draining", lease=lease)["node"] == leaver.name
     assert consumer.first("ha-drained", lease=lease)["clean"] is True
     assert consumer.all("ha-verdict", lease=lease) == []
+
+
+def test_flower_counts_what_the_fleet_tells(scene: Scene, tmp_path: Path):
+    # Given a Flower that has seen everybody
+    scene.top_up(3)
+    with fleet(tmp_path, **scene.fleet.environment) as programs:
+        flower = dashboard(programs)
+        eventually(lambda: "flower_worker_online" in flower.get("/metrics")[1], every=0.2, why="Flower receives events")
+        assert 'celery_ha_deaths_total{reason="connections gone"} 0.0' in flower.get("/metrics")[1]
+        # When a worker is killed
+        eventually(lambda: total(scene, "celery_ha_lease_renewal_lag_seconds_count") > 10, why="watched for a TTL")
+        scene.kill(next(worker for worker in scene.live if worker is not scene.leader))
+        # Then it is among Flower's metrics, recovery and all
+        dead = 'celery_ha_deaths_total{reason="connections gone"} 1.0'
+        eventually(lambda: dead in flower.get("/metrics")[1], every=0.2, why="counted")
+        eventually(
+            lambda: "celery_ha_recovery_seconds_count 1.0" in flower.get("/metrics")[1], every=0.2, why="counted"
+        )
 
 
 def test_the_trace_of_a_request_survives_the_death_of_its_worker(scene: Scene):

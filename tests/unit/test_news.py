@@ -5,14 +5,20 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import socket
 import string
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
+from celery_ha.errors import ConfigError
 from celery_ha.telling import news
 from celery_ha.telling.metrics import Metrics
 from celery_ha.telling.news import ALWAYS, KINDS, News, logfmt
+from celery_ha.telling.serve import serve
 from celery_ha.telling.teller import Teller
 
 prometheus_client = pytest.importorskip("prometheus_client")
@@ -166,3 +172,43 @@ def test_an_event_of_another_version_or_of_somebody_else_counts_nothing():
     assert samples(registry) == before
     metrics.put_event({"type": "ha-leader", **dict.fromkeys(ALWAYS, ""), "hostname": "w1", "of tomorrow": 1})
     assert samples(registry)["celery_ha_elections_total"] == 1
+
+
+def test_a_port_that_is_taken_stops_no_worker(caplog):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert serve(f"127.0.0.1:{taken.getsockname()[1]}") is None
+    assert "needs a port of its own" in caplog.text
+
+
+def test_a_pool_child_does_not_keep_the_port_of_its_main_process():
+    code = """
+        import os, socket, time
+        from celery_ha.telling.serve import serve
+        port, (told, tell) = serve("127.0.0.1:0"), os.pipe()
+        if os.fork():
+            os.read(told, 1)
+            print(port, flush=True)
+            os._exit(0)
+        os.write(tell, b"x")
+        time.sleep(60)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        port = int(process.stdout.readline())
+        assert process.wait(30) == 0  # its child lives on
+        with socket.socket() as heir:
+            heir.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            heir.bind(("127.0.0.1", port))
+            heir.listen()
+    finally:
+        os.killpg(process.pid, 9)
+
+
+def test_metrics_without_prometheus_client_are_refused_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(ConfigError, match=r"pip install 'celery-ha\[metrics\]'"):
+        serve(0)
