@@ -17,7 +17,7 @@ from celery._state import connect_on_app_finalize
 from celery_ha.attempts.choose import attempts_in
 from celery_ha.brokers.amqp import AmqpBroker
 from celery_ha.brokers.base import NodeBroker
-from celery_ha.brokers.connect import RedisAccess, access_to
+from celery_ha.brokers.connect import BrokerAccess, RedisAccess, access_to
 from celery_ha.config import Config, defaults_for, found, read
 from celery_ha.delays import lasting
 from celery_ha.errors import ConfigError, KeyRefused, StoreUnavailable
@@ -130,7 +130,7 @@ class HA:
         return self.make_store()
 
     def make_store(
-        self, timeout: float | None = None, ttl: float | None = None, access: RedisAccess | None = None
+        self, timeout: float | None = None, ttl: float | None = None, access: BrokerAccess | None = None
     ) -> Store:
         """Another client of the store, for another lease than this process has already.
 

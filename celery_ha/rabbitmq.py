@@ -35,7 +35,12 @@ def on_rabbitmq(conf: Any) -> bool:
     """
     url = conf.broker_read_url or conf.broker_url or ""
     first = url[0] if isinstance(url, (list, tuple)) and url else url
-    return str(first).partition("://")[0] in _SCHEMES
+    return is_rabbitmq(str(first))
+
+
+def is_rabbitmq(url: str) -> bool:
+    """Whether a URL is one of a RabbitMQ's."""
+    return url.partition("://")[0] in _SCHEMES
 
 
 def rabbitmq_defaults(config: Config, conf: Any) -> dict[str, object]:

@@ -68,8 +68,7 @@ class BrokerAccess:
         Raises:
             StoreUnavailable: the broker does not answer.
         """
-        limits = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-        self._connection.transport_options.update(limits)
+        self._limit(timeout)
         try:
             self._connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
         except OperationalError as exc:
@@ -79,13 +78,29 @@ class BrokerAccess:
         """Drop the connection that the others were modelled on; they stay."""
         self._connection.release()
 
+    def _limit(self, timeout: float) -> None:
+        """Have the connection wait no longer, for whatever."""
+        raise NotImplementedError
+
 
 class AmqpAccess(BrokerAccess):
     """A RabbitMQ."""
 
+    def take(self) -> Any:
+        """The connection itself, for whoever closes it."""
+        return self._connection
+
+    def _limit(self, timeout: float) -> None:
+        self._connection.connect_timeout = timeout
+        self._connection.transport_options.update({"read_timeout": timeout, "write_timeout": timeout})
+
 
 class RedisAccess(BrokerAccess):
     """A Redis or Valkey."""
+
+    def _limit(self, timeout: float) -> None:
+        limits = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+        self._connection.transport_options.update(limits)
 
     def client(self, *, timeout: float | None, retries: int = 0) -> redis_py.Redis:
         """A client with a pool of its own.
@@ -132,15 +147,3 @@ def access_to(app: Any) -> RedisAccess | AmqpAccess:
             return AmqpAccess(app)
     # Not as_uri(), which needs the transport.
     raise ConfigError(f"celery_ha cannot use the broker {maybe_sanitize_url(str(app.conf.broker_url))}: {_USABLE}")
-
-
-def redis_access(app: Any) -> RedisAccess:
-    """The app's broker, where only a Redis will do.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    access = access_to(app)
-    if isinstance(access, RedisAccess):
-        return access
-    raise ConfigError(f"this needs a Redis broker, and the broker is {access.url}")
