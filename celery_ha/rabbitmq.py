@@ -17,6 +17,8 @@ DEFAULTS: Mapping[str, object] = {
     "task_create_missing_queue_exchange_type": "topic",
 }
 
+#: The oldest version whose quorum queues do what we need.
+OLDEST_RABBITMQ = (3, 10)
 #: RabbitMQ drops a message that was given back more often, whoever gave it back and why. Attempts are
 #: counted by us, and told; without a limit what is given back goes to the end of its queue.
 NEVER_DROP = 2**31 - 1

@@ -11,6 +11,7 @@ from amqp.exceptions import AMQPError, NotFound, PreconditionFailed
 
 from celery_ha.attempts.base import Attempts
 from celery_ha.errors import StoreUnavailable
+from celery_ha.keys import shard_name
 
 
 class Peek:
@@ -87,16 +88,29 @@ class Peek:
             raise StoreUnavailable(f"the broker {self._url} could not be reached: {exc}") from exc
 
 
+def widest(peek: Peek, queue: str, shards: int) -> int:
+    """How many shards a queue has: those that are configured, and as many as are there beyond (rule 16).
+
+    Raises:
+        StoreUnavailable: the server did not answer.
+    """
+    while peek.ready(shard_name(queue, shards)) is not None:
+        shards += 1
+    return shards
+
+
 class AmqpCensus:
     """What there is on a RabbitMQ, counted: for people, not for decisions.
 
     Args:
         peek: the server.
         attempts: what runs, in the store.
+        shards: configured shards by sharded queue.
     """
 
-    def __init__(self, peek: Peek, attempts: Attempts) -> None:
+    def __init__(self, peek: Peek, attempts: Attempts, shards: Mapping[str, int]) -> None:
         self._peek = peek
+        self._shards = shards
         self._attempts = attempts
 
     def waiting(self, queues: Collection[str]) -> Mapping[str, int]:
@@ -108,8 +122,8 @@ class AmqpCensus:
         return {lease: len(self._attempts.under(lease)) for lease in leases}
 
     def widest(self) -> Mapping[str, int]:
-        """RabbitMQ keeps no record of what was configured before."""
-        return {}
+        """Shards by queue, those included that are no longer configured (rule 16)."""
+        return {queue: widest(self._peek, queue, count) for queue, count in self._shards.items()}
 
     def now(self) -> float | None:
         """RabbitMQ does not tell the time."""

@@ -10,13 +10,12 @@ from typing import Any, Literal
 from celery_ha.config import CELERY_DEFAULTS
 from celery_ha.inspect.fleet import state_of, workers
 from celery_ha.model import Look
+from celery_ha.rabbitmq import OLDEST_RABBITMQ
 
 Level = Literal["ok", "warning", "error"]
 
 #: The oldest server whose commands we use.
 OLDEST = (6, 2)
-#: The oldest RabbitMQ whose quorum queues do what we need.
-OLDEST_RABBITMQ = (3, 10)
 #: Seconds by which two clocks may differ before an ETA, an expiry or a log is read wrongly.
 SKEW = 1.0
 #: The leader and its deputies.

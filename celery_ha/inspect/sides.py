@@ -105,7 +105,7 @@ class RabbitSide(Side):
     def __init__(self, access: AmqpAccess, store: Store, app: Any) -> None:
         self._peek = Peek(access.take(), access.url)
         self._app = app
-        self.census = AmqpCensus(self._peek, attempts_in(store))
+        self.census = AmqpCensus(self._peek, attempts_in(store), app.ha.config.queues)
         self.dead = AmqpDeadLetters(self._peek, self._queue)
 
     def findings(self, queues: Iterable[Any]) -> Iterator[Finding]:

@@ -15,6 +15,8 @@ app.conf.update(
     task_ignore_result=True,
     ha_queues={"orders": 64},  # a sharded queue: each shard is consumed by one live worker
 )
+if "SHOP_STORE" in os.environ:  # leases and locks elsewhere: RabbitMQ keeps none
+    app.conf.ha_store = os.environ["SHOP_STORE"]
 HA(app)
 
 

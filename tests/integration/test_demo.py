@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import kombu
 import pytest
 from kazoo.client import KazooClient
 
-from tests.support.fleet import ROOT
+from tests.support.fleet import ROOT, eventually
 from tests.support.rabbit import Rabbit
 from tests.support.zookeeper import ZooKeeper
 
@@ -55,3 +58,28 @@ def test_queue_of_somebody_elses_is_not_touched(rabbit: Rabbit, zookeeper_server
     done = demo("--broker", broker, "--store", f"zookeeper://{zookeeper_server.host}/demo2")
     assert done.returncode == 2
     assert "name a virtual host without one" in done.stderr
+
+
+def test_shop_runs_without_any_redis(rabbit: Rabbit, zookeeper_server: ZooKeeper, tmp_path: Path):
+    # Given a worker of the example, as its README starts it
+    log = tmp_path / "log"
+    servers = {"SHOP_BROKER": rabbit.url(), "SHOP_STORE": f"zookeeper://{zookeeper_server.host}/shop"}
+    here = {"cwd": ROOT / "examples" / "shop", "env": {**os.environ, "PYTHONPATH": str(ROOT), **servers}}
+    command = [sys.executable, "-m", "celery", "-A", "shop", "worker", "-Q", "orders,celery", "-c", "4", "-l", "INFO"]
+    with log.open("wb") as out:
+        worker = subprocess.Popen(command, stdout=out, stderr=out, **here)
+    try:
+        # When orders are placed
+        subprocess.run([sys.executable, "order.py", "12"], check=True, timeout=60, **here)
+
+        # Then each is charged, under its account's lock, and the ordinary task runs too
+        def charged() -> bool:
+            text = log.read_text()
+            assert worker.poll() is None, text
+            orders = re.findall(r"order (\d+) charged to account \d+ \(token \d+\)", text)
+            return sorted(map(int, orders)) == list(range(12)) and "shop.greet" in text
+
+        eventually(charged, every=0.2, why="charged")
+    finally:
+        worker.terminate()
+        worker.wait(30)
