@@ -30,6 +30,8 @@ class AmqpBroker(NodeBroker):
     """
 
     hands_over = True
+    priorities = False
+    delays = True
 
     def __init__(
         self, attempts: Attempts, unacked: Unacked | None = None, *, widest: Callable[[str, int], int] | None = None
