@@ -172,3 +172,15 @@ def access_to(app: Any) -> RedisAccess | AmqpAccess:
         return AmqpAccess(app)
     # Not as_uri(), which needs the transport.
     raise ConfigError(f"celery_ha cannot use the broker {maybe_sanitize_url(str(app.conf.broker_url))}: {_USABLE}")
+
+
+def redis_access(app: Any) -> RedisAccess:
+    """The app's broker, where only a Redis will do.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    access = access_to(app)
+    if isinstance(access, RedisAccess):
+        return access
+    raise ConfigError(f"this needs a Redis broker, and the broker is {access.url}")

@@ -11,7 +11,7 @@ from celery import chord
 from celery.exceptions import ChordError
 
 from celery_ha import PoisonTask
-from celery_ha.brokers.connect import access_to
+from celery_ha.brokers.connect import redis_access
 from celery_ha.brokers.dead import DeadLetter, DeadLetters
 from celery_ha.envelope import deliveries, task_id
 from tests.support.fleet import eventually
@@ -38,7 +38,7 @@ def pair(pair_scene: Scene) -> Scene:
 
 def letter_of(scene: Scene, task: str) -> DeadLetter:
     """The dead letter of a task, while the dead workers are replaced."""
-    dead = DeadLetters(access_to(scene.probe.app).broker(timeout=5, dead_limit=10))
+    dead = DeadLetters(redis_access(scene.probe.app).broker(timeout=5, dead_limit=10))
 
     def found() -> DeadLetter | None:
         for _ in range(2 - len(scene.live)):
