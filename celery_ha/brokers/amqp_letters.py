@@ -7,7 +7,6 @@ want. Who looks in the same moment sees fewer.
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 import amqp
 
 from celery_ha.brokers.amqp_dead import DEAD_HEADER, DEAD_QUEUE, declare_dead_queue
+from celery_ha.brokers.amqp_envelope import as_envelope
 from celery_ha.brokers.amqp_peek import Peek
 from celery_ha.brokers.dead import DeadLetter
 from celery_ha.envelope import DELIVERIES, UNSTARTED, task_id
@@ -122,20 +122,11 @@ def _taken(channel: Any) -> Iterator[_Held]:
 
 def _read(message: Any) -> DeadLetter:
     """A letter as people know it: by the claim that ended here."""
-    properties = dict(message.properties)
-    headers = dict(properties.pop("application_headers", {}))
+    properties = message.properties
     try:
-        why = json.loads(headers.pop(DEAD_HEADER, "{}"))
+        why = json.loads(properties.get("application_headers", {}).get(DEAD_HEADER, "{}"))
     except ValueError:
         why = {}
-    body = message.body if isinstance(message.body, bytes) else str(message.body).encode()
-    payload = {
-        "body": b64encode(body).decode(),
-        "content-type": properties.get("content_type"),
-        "content-encoding": properties.get("content_encoding"),
-        "headers": headers,
-        "properties": {**properties, "body_encoding": "base64"},
-    }
     queue, own = str(why.get("queue", "")), str(properties.get("message_id", ""))
-    claim = Claim(str(why.get("claim") or own), queue, json.dumps(payload, default=str).encode())
+    claim = Claim(str(why.get("claim") or own), queue, as_envelope(message))
     return DeadLetter(claim, queue, str(why.get("reason", "")), float(why.get("at", 0.0)))

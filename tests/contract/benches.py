@@ -183,6 +183,15 @@ class AmqpHands(Keeper):
     def stock_due(self, now: float) -> bool:
         return False
 
+    @property
+    def claims(self) -> AmqpHands:
+        return self
+
+    max_deliveries = 3
+
+    def mark(self, claim: str) -> bool:
+        return self.broker.start(self.lease, claim) and self.ledger.mark(claim)
+
     # -- the test's side --------------------------------------------------------------------
 
     def claim(self, count: int) -> list[Held]:
