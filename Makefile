@@ -20,7 +20,7 @@ help:
 	@echo "make lint       ruff, mypy --strict, import-linter"
 	@echo "make docs       the pages as a site in build/docs, every link checked"
 	@echo "make format     let ruff format the code and fix what it can"
-	@echo "make demo       kill a worker and watch its tasks move   (ARGS='...' are passed on)"
+	@echo "make demo       kill a worker and watch its tasks move   (BROKER=amqp://... STORE=zookeeper://... ARGS='...')"
 	@echo "make bench      every figure beside plain Celery          (ARGS='...' are passed on)"
 	@echo "make chaos      kill and freeze workers for a while      (ARGS='...' are passed on)"
 	@echo "make history    judge what clients saw of their locks    (ARGS='...' are passed on)"
@@ -61,7 +61,7 @@ format: install
 	$(BIN)/ruff format .
 
 demo: install
-	$(BIN)/python -m celery_ha.demo $(ARGS)
+	$(BIN)/python -m celery_ha.demo $(if $(BROKER),--broker '$(BROKER)') $(if $(STORE),--store '$(STORE)') $(ARGS)
 
 bench: install services
 	$(BIN)/python -m benchmarks $(ARGS)

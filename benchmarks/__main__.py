@@ -16,7 +16,7 @@ from benchmarks.report import Figure
 from benchmarks.stage import ended_in_order
 
 #: In this order; one that is not there is left out.
-NAMES = ("throughput", "publish", "wakeup", "takeover", "ring", "locks", "rabbitmq")
+NAMES = ("throughput", "publish", "wakeup", "takeover", "ring", "locks", "rabbitmq", "rabbitmq_kills")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

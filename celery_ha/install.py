@@ -16,8 +16,9 @@ from celery._state import connect_on_app_finalize
 
 from celery_ha.attempts.choose import attempts_in
 from celery_ha.brokers.amqp import AmqpBroker
+from celery_ha.brokers.amqp_peek import Peek, widest
 from celery_ha.brokers.base import NodeBroker
-from celery_ha.brokers.connect import RedisAccess, access_to
+from celery_ha.brokers.connect import AmqpAccess, BrokerAccess, RedisAccess, access_to
 from celery_ha.config import Config, defaults_for, found, read
 from celery_ha.delays import lasting
 from celery_ha.errors import ConfigError, KeyRefused, StoreUnavailable
@@ -137,7 +138,7 @@ class HA:
         return self.make_store()
 
     def make_store(
-        self, timeout: float | None = None, ttl: float | None = None, access: RedisAccess | None = None
+        self, timeout: float | None = None, ttl: float | None = None, access: BrokerAccess | None = None
     ) -> Store:
         """Another client of the store, for another lease than this process has already.
 
@@ -252,7 +253,16 @@ class HA:
         access = access_to(self.app)
         if isinstance(access, RedisAccess):
             return access.broker(timeout=timeout, retries=retries, dead_limit=self.config.dead_letters_max)
-        return AmqpBroker(attempts_in(store))
+        return AmqpBroker(attempts_in(store), widest=self._widest)
+
+    def _widest(self, queue: str, shards: int) -> int:
+        """The number of shards a queue has on a RabbitMQ, however many are configured."""
+        access = access_to(self.app)
+        access.once(self.config.store_timeout)
+        try:
+            return widest(Peek(access.take(), access.url), queue, shards) if isinstance(access, AmqpAccess) else shards
+        finally:
+            access.close()
 
     def _mutex_of_this_process(self) -> threading.Lock:
         """A forked child may inherit a lock that nobody in it will ever release."""
@@ -271,6 +281,7 @@ class HA:
         config, access = self.config, access_to(self.app)
         store = self.store
         access.wait()
+        access.make_sure()
         with suppress(StoreUnavailable):
             make_sure_of(worker.hostname, store.court, clock=monotonic, sleep=sleep)
         consumed = tuple(sorted(self.app.amqp.queues.consume_from))

@@ -283,6 +283,8 @@ class HeldLock:
     token: int
     #: Seconds until it is free by itself, by ``max_hold`` or at the end of the trust; None: never.
     left: float | None
+    #: When it was granted, by the store's clock; None: the store does not know.
+    since: float | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ DEFAULTS: Mapping[str, object] = {
     "task_create_missing_queue_exchange_type": "topic",
 }
 
+#: The oldest version whose quorum queues do what we need.
+OLDEST_RABBITMQ = (3, 10)
 #: RabbitMQ drops a message that was given back more often, whoever gave it back and why. Attempts are
 #: counted by us, and told; without a limit what is given back goes to the end of its queue.
 NEVER_DROP = 2**31 - 1
@@ -35,7 +37,12 @@ def on_rabbitmq(conf: Any) -> bool:
     """
     url = conf.broker_read_url or conf.broker_url or ""
     first = url[0] if isinstance(url, (list, tuple)) and url else url
-    return str(first).partition("://")[0] in _SCHEMES
+    return is_rabbitmq(str(first))
+
+
+def is_rabbitmq(url: str) -> bool:
+    """Whether a URL is one of a RabbitMQ's."""
+    return url.partition("://")[0] in _SCHEMES
 
 
 def rabbitmq_defaults(config: Config, conf: Any) -> dict[str, object]:

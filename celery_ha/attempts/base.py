@@ -58,6 +58,8 @@ class Earlier:
     running: bool = False
     #: One came to its end: the message must not run again.
     ended: bool = False
+    #: The last one was given back by somebody who lived: to open the message kills nobody (rule 15).
+    harmless: bool = False
 
 
 class Attempts(ABC):

@@ -20,6 +20,7 @@ class _Try:
     claim: str = ""
     #: By the store's clock; None: it has not.
     ended_until: float | None = None
+    harmless: bool = False
 
 
 @dataclass
@@ -47,7 +48,8 @@ class MemoryAttempts(Attempts):
     def earlier(self, message: str) -> Earlier:
         with self._client.call() as server:
             found = self._now(server, message)
-            return Earlier(found.count, running=bool(found.lease), ended=found.ended_until is not None)
+            ended = found.ended_until is not None
+            return Earlier(found.count, running=bool(found.lease), ended=ended, harmless=found.harmless)
 
     def start(self, lease: str, attempt: Attempt, settle: Sequence[tuple[Settlement, float]] = ()) -> Started:
         with self._client.call() as server:
@@ -109,4 +111,5 @@ class MemoryAttempts(Attempts):
             else:
                 counts = item.ending is Ending.RELEASE and item.payload is not None
                 found = self._tries[message]
-                self._tries[message] = replace(found, count=found.count + counts, lease="", claim="")
+                lived = lease in server.memory.counters
+                self._tries[message] = replace(found, count=found.count + counts, lease="", claim="", harmless=lived)

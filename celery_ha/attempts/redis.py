@@ -26,7 +26,7 @@ class RedisAttempts(Attempts):
 
     def earlier(self, message: str) -> Earlier:
         state, count = self._run("attempt_earlier", message)
-        return Earlier(count, running=state == b"r", ended=state == b"e")
+        return Earlier(count, running=state == b"r", ended=state == b"e", harmless=state == b"g")
 
     def start(self, lease: str, attempt: Attempt, settle: Sequence[tuple[Settlement, float]] = ()) -> Started:
         what = json.dumps([attempt.message, attempt.task, attempt.queue])

@@ -32,11 +32,12 @@ class _Try:
     count: int = 0
     lease: str = ""
     claim: str = ""
+    harmless: bool = False
     #: Below 0: it is not there.
     version: int = -1
 
     def data(self) -> bytes:
-        fields = {"count": self.count, "lease": self.lease, "claim": self.claim}
+        fields = {"count": self.count, "lease": self.lease, "claim": self.claim, "harmless": self.harmless}
         return json.dumps({"schema": _SCHEMA, **fields}).encode()
 
 
@@ -59,7 +60,7 @@ class ZooKeeperAttempts(Attempts):
         if ended:
             return Earlier(ended=True)
         current = self._now(found)
-        return Earlier(current.count, running=bool(current.lease))
+        return Earlier(current.count, running=bool(current.lease), harmless=current.harmless)
 
     def start(self, lease: str, attempt: Attempt, settle: Sequence[tuple[Settlement, float]] = ()) -> Started:
         def try_() -> Started:
@@ -73,7 +74,7 @@ class ZooKeeperAttempts(Attempts):
             if current.claim == attempt.claim or (ended and attempt.once) or current.lease:
                 self._commit(lease, ends)
                 return Started.YES if current.claim == attempt.claim else Started.NOT_NOW
-            mine = replace(current, lease=lease, claim=attempt.claim)
+            mine = replace(current, lease=lease, claim=attempt.claim, harmless=False)
             what = json.dumps([attempt.message, attempt.task, attempt.queue]).encode()
             listed = Create(self._paths.attempt(lease, attempt.claim), what)
             self._commit(lease, [*ends, self._put(attempt.message, mine), listed])
@@ -112,7 +113,7 @@ class ZooKeeperAttempts(Attempts):
             item = Settlement(claim, Ending.RELEASE, payload=b"")
 
             def note(item: Settlement = item) -> bool:
-                ops = self._end(lease, item, ACK_OWED)
+                ops = self._end(lease, item, ACK_OWED, lived=False)
                 self._link.commit(*ops) if ops else None
                 return bool(ops)
 
@@ -169,8 +170,15 @@ class ZooKeeperAttempts(Attempts):
     def _endings(self, lease: str, settle: Sequence[tuple[Settlement, float]]) -> list[Op]:
         return [op for item, memory in settle for op in self._end(lease, item, memory)]
 
-    def _end(self, lease: str, item: Settlement, memory: float) -> list[Op]:
-        """What ends one attempt; nothing, if it is not written down."""
+    def _end(self, lease: str, item: Settlement, memory: float, *, lived: bool = True) -> list[Op]:
+        """What ends one attempt; nothing, if it is not written down.
+
+        Args:
+            lease: whose it is.
+            item: how it ends.
+            memory: seconds for which an end is remembered.
+            lived: the lease is open.
+        """
         attempt = self._attempt(lease, item.claim)
         if attempt is None:
             return []
@@ -185,13 +193,14 @@ class ZooKeeperAttempts(Attempts):
             remembered = [] if memory <= ACK_SENT or ended else [Create(self._path("ends", message))]
             return [listed, gone, *remembered]
         counts = item.ending is Ending.RELEASE and item.payload is not None
-        return [listed, self._put(message, replace(found, count=found.count + counts, lease="", claim=""))]
+        back = replace(found, count=found.count + counts, lease="", claim="", harmless=lived)
+        return [listed, self._put(message, back)]
 
     def _put(self, message: str, new: _Try) -> Op:
         path = self._path("tries", message)
         if new.version < 0:
             return Create(path, new.data())
-        return Write(path, new.data(), new.version) if new.lease or new.count else Delete(path, new.version)
+        return Write(path, new.data(), new.version)
 
     def _settled(self, settle: Sequence[tuple[Settlement, float]]) -> None:
         for item, _ in settle:

@@ -7,7 +7,7 @@ delivery that has not started is nobody's business but RabbitMQ's, and needs no 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from celery_ha.attempts.base import ACK_OWED, ACK_SENT, Attempts, Earlier, Started
 from celery_ha.brokers.base import NodeBroker
@@ -23,15 +23,21 @@ class AmqpBroker(NodeBroker):
     Args:
         attempts: in the store.
         unacked: what this process holds.
+        widest: of a queue and its configured shards, how many there are; None: nobody looks.
 
     Raises:
         StoreUnavailable: the store could not be reached in time; the call may have happened.
     """
 
     hands_over = True
+    priorities = False
+    delays = True
 
-    def __init__(self, attempts: Attempts, unacked: Unacked | None = None) -> None:
+    def __init__(
+        self, attempts: Attempts, unacked: Unacked | None = None, *, widest: Callable[[str, int], int] | None = None
+    ) -> None:
         self._attempts = attempts
+        self._widest = widest
         self.unacked = unacked or Unacked()
 
     # -- holding ----------------------------------------------------------------------------
@@ -113,8 +119,8 @@ class AmqpBroker(NodeBroker):
         return source
 
     def widest(self, queue: str, shards: int) -> int:
-        """As many as configured: shards beyond, from a larger count used before, are not looked for."""
-        return shards
+        """As many as there are on RabbitMQ: whoever used a larger count declared them, and they stay."""
+        return shards if self._widest is None else self._widest(queue, shards)
 
 
 def _for_the_record(item: Settlement) -> Settlement:

@@ -10,9 +10,16 @@ from uuid import uuid4
 import amqp
 
 from celery_ha.brokers.unacked import OWN_ID, Delivery
+from celery_ha.rabbitmq import NEVER_DROP
 
-#: Where they go, and the header that says why: JSON with ``reason``, ``queue`` and ``at``.
+#: Where they go, and the header that says why: JSON with ``reason``, ``queue``, ``claim`` and ``at``.
 DEAD_QUEUE, DEAD_HEADER = "_ha.dead", "ha_dead"
+
+
+def declare_dead_queue(channel: Any) -> None:
+    """Make the queue, if it is not there; whoever looks takes every letter and gives it back, without a limit."""
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": NEVER_DROP}
+    channel.queue_declare(DEAD_QUEUE, durable=True, auto_delete=False, arguments=arguments)
 
 
 class DeadLetterBox:
@@ -34,11 +41,12 @@ class DeadLetterBox:
         """
         if self._channel is None or not self._channel.is_open:
             self._channel = self._connection.channel()
-            arguments = {"x-queue-type": "quorum"}
-            self._channel.queue_declare(DEAD_QUEUE, durable=True, auto_delete=False, arguments=arguments)
-        why = {"reason": reason, "queue": delivery.queue, "at": time.time()}
+            declare_dead_queue(self._channel)
+        why = {"reason": reason, "queue": delivery.queue, "claim": delivery.claim, "at": time.time()}
         headers = {**delivery.headers, DEAD_HEADER: json.dumps(why)}
         properties = {**delivery.message.properties, "application_headers": headers, "delivery_mode": 2}
         # Its own id counts its attempts: whoever publishes the copy again publishes another message.
         properties["message_id"] = f"{OWN_ID}{uuid4().hex}"
+        # It stays until somebody decides.
+        properties.pop("expiration", None)
         self._channel.basic_publish(amqp.Message(delivery.message.body, **properties), routing_key=DEAD_QUEUE)

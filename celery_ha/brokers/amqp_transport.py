@@ -22,11 +22,13 @@ from kombu.transport import pyamqp
 
 from celery_ha.brokers.amqp_consumers import Consumers
 from celery_ha.brokers.amqp_dead import DeadLetterBox
+from celery_ha.brokers.amqp_envelope import as_envelope
 from celery_ha.brokers.intake import Intake
 from celery_ha.brokers.ledger import Ledger
+from celery_ha.brokers.suspects import Suspects
 from celery_ha.brokers.turns import Turns
 from celery_ha.brokers.unacked import OWN_ID, Delivery
-from celery_ha.envelope import DELIVERIES
+from celery_ha.envelope import DELIVERIES, SUSPECT_AFTER, UNSTARTED
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.model import Claim, Ending, Settlement
 
@@ -77,6 +79,7 @@ class ClaimingChannel(pyamqp.Channel):
         self._broker: AmqpBroker
         self._dead = DeadLetterBox(self.connection)
         self._consumers = Consumers(super().basic_cancel)
+        self._suspects = Suspects(self._open_suspect)
         #: Whether what is settled is soon told to RabbitMQ.
         self.attended = True
         #: Ask the store nothing before this time: it did not answer.
@@ -149,7 +152,18 @@ class ClaimingChannel(pyamqp.Channel):
         if not self._may_offer(delivery, waited=waited):
             return
         unacked.aside.pop(delivery.claim, None)
-        self._ledger.took((Claim(delivery.claim, delivery.queue, b""),))  # type: ignore[union-attr]
+        suspect = delivery.unstarted >= SUSPECT_AFTER
+        claim = Claim(delivery.claim, delivery.queue, as_envelope(delivery.message) if suspect else b"")
+        self._ledger.took((claim,))  # type: ignore[union-attr]
+        if not (suspect and self._suspects.take(self.intake, claim)):  # type: ignore[arg-type]
+            self._hand_on(delivery)
+
+    def _open_suspect(self, claim: Claim) -> None:
+        if (delivery := self._broker.unacked.get(claim.id)) is not None:
+            self._hand_on(delivery)
+
+    def _hand_on(self, delivery: Delivery) -> None:
+        """To Celery; a message nobody can read goes to the dead letters."""
         try:
             delivery.deliver(delivery.message)
         except OSError:
@@ -159,8 +173,8 @@ class ClaimingChannel(pyamqp.Channel):
             self.qos.bury(delivery.claim, f"cannot be handled: {exc!r}")
 
     def _may_offer(self, delivery: Delivery, *, waited: bool) -> bool:
-        if not self.intake.batch_limit:  # type: ignore[union-attr]
-            return False
+        if self._suspects or not self.intake.batch_limit:  # type: ignore[union-attr]
+            return False  # what comes after a suspect stays behind it
         if not (delivery.again or waited):
             return True
         try:
@@ -177,6 +191,8 @@ class ClaimingChannel(pyamqp.Channel):
             self._broker.unacked.settled.append(Settlement(delivery.claim, Ending.ACK))
             return False
         delivery.headers[DELIVERIES] = earlier.count
+        if not earlier.harmless:
+            delivery.headers[UNSTARTED] = delivery.unstarted = max(0, delivery.returns - earlier.count)
         return True
 
     # -- ending -----------------------------------------------------------------------------
@@ -202,7 +218,9 @@ class ClaimingChannel(pyamqp.Channel):
             return None
         intake.check()
         self.pay()
-        if not self._broker.unacked.aside:
+        if self._suspects:
+            self._suspects.open_next(intake)
+        if not (self._broker.unacked.aside or self._suspects):
             return LAZY if intake.ledger.owes else None
         if now >= max(self._quiet_until, self._ask_at):
             self._ask_at = now + ASK_AGAIN

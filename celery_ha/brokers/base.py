@@ -31,6 +31,11 @@ class Door(ABC):
 class HoldingBroker(Door, ABC):
     """What a node does with the messages in its hands."""
 
+    #: Messages of a higher priority come first; False: in the order they were published in.
+    priorities = True
+    #: The broker keeps a message with an ETA until it is due; False: the worker it came to does.
+    delays = False
+
     @abstractmethod
     def start(self, lease: str, claim: str, *, settle: Sequence[Settlement] = ()) -> bool:
         """Settle ended claims, then mark the attempt started.

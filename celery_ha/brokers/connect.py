@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +17,7 @@ from redis.retry import Retry
 from celery_ha.brokers.layout import Layout
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.errors import ConfigError, StoreUnavailable
+from celery_ha.rabbitmq import OLDEST_RABBITMQ
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +70,7 @@ class BrokerAccess:
         Raises:
             StoreUnavailable: the broker does not answer.
         """
-        limits = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-        self._connection.transport_options.update(limits)
+        self._limit(timeout)
         try:
             self._connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
         except OperationalError as exc:
@@ -79,13 +80,51 @@ class BrokerAccess:
         """Drop the connection that the others were modelled on; they stay."""
         self._connection.release()
 
+    def make_sure(self) -> None:
+        """Look whether the server is of a kind that can be used.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        raise NotImplementedError
+
+    def _limit(self, timeout: float) -> None:
+        """Have the connection wait no longer, for whatever."""
+        raise NotImplementedError
+
 
 class AmqpAccess(BrokerAccess):
     """A RabbitMQ."""
 
+    def take(self) -> Any:
+        """The connection itself, for whoever closes it."""
+        return self._connection
+
+    def make_sure(self) -> None:
+        version = str(self._connection.connection.server_properties.get("version", ""))
+        found = re.match(r"(\d+)\.(\d+)", version)
+        if found is not None and (int(found[1]), int(found[2])) < OLDEST_RABBITMQ:
+            wanted = ".".join(map(str, OLDEST_RABBITMQ))
+            raise ConfigError(f"the broker {self.url} is RabbitMQ {version}: upgrade it to {wanted} or later")
+
+    def _limit(self, timeout: float) -> None:
+        self._connection.connect_timeout = timeout
+        self._connection.transport_options.update({"read_timeout": timeout, "write_timeout": timeout})
+
 
 class RedisAccess(BrokerAccess):
     """A Redis or Valkey."""
+
+    def make_sure(self) -> None:
+        with suppress(redis_py.ResponseError):  # INFO is not permitted: it does not say
+            if self.client(timeout=None).info("cluster").get("cluster_enabled"):
+                raise ConfigError(
+                    f"the broker {self.url} is a Redis Cluster, which cannot be used: take a single server or Sentinel"
+                )
+
+    def _limit(self, timeout: float) -> None:
+        limits = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+        self._connection.transport_options.update(limits)
 
     def client(self, *, timeout: float | None, retries: int = 0) -> redis_py.Redis:
         """A client with a pool of its own.
@@ -124,12 +163,13 @@ def access_to(app: Any) -> RedisAccess | AmqpAccess:
     Raises:
         ConfigError: it is of a kind celery_ha does not support.
     """
-    with suppress(ImportError):  # what it would need is not installed: it is none of ours
+    transport: Any = object
+    with suppress(Exception):  # what it would need is not installed, which each says in its own way: none of ours
         transport = app.connection_for_read().get_transport_cls()
-        if issubclass(transport, redis.Transport):
-            return RedisAccess(app)
-        if issubclass(transport, pyamqp.Transport):
-            return AmqpAccess(app)
+    if issubclass(transport, redis.Transport):
+        return RedisAccess(app)
+    if issubclass(transport, pyamqp.Transport):
+        return AmqpAccess(app)
     # Not as_uri(), which needs the transport.
     raise ConfigError(f"celery_ha cannot use the broker {maybe_sanitize_url(str(app.conf.broker_url))}: {_USABLE}")
 

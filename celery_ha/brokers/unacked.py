@@ -35,6 +35,8 @@ class Delivery:
     acked: bool = False
     #: It waits for the end of an earlier attempt.
     stuck: bool = False
+    #: With how many workers it may have died unopened (rule 15); RabbitMQ counts what was given back too.
+    unstarted: int = 0
 
     @property
     def alive(self) -> bool:
@@ -51,6 +53,11 @@ class Delivery:
     def again(self) -> bool:
         """Whether the message was delivered before, to whomever."""
         return bool(self.message.delivery_info.get("redelivered") or self.headers.get("x-delivery-count"))
+
+    @property
+    def returns(self) -> int:
+        """How often it came back to its queue, for whatever reason; 0: RabbitMQ does not count there."""
+        return int(self.headers.get("x-delivery-count") or 0)
 
     @property
     def attempt(self) -> Attempt:

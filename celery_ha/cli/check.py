@@ -12,6 +12,7 @@ from celery_ha.cli.command import answering
 from celery_ha.cli.show import Answer, Table
 from celery_ha.inspect.desk import Desk
 from celery_ha.inspect.findings import Finding, of_clock, of_fleet, of_server, of_settings, of_shards
+from celery_ha.keys import shard_names
 
 
 @click.command()
@@ -31,13 +32,18 @@ def check(desk: Desk) -> Answer:
 def _of_servers(desk: Desk) -> list[Finding]:
     before = time.time()
     now = desk.census.now()
-    skew = now - (before + time.time()) / 2
-    findings = [*of_server("broker", desk.census.facts()), of_clock("broker", skew)]
+    skew = None if now is None else now - (before + time.time()) / 2
+    known = desk.app.amqp.queues
+    names = [each for name in desk.queues for each in (name, *shard_names(name, desk.shards.get(name, 0)))]
+    findings = [*desk.side.findings(known[name] for name in names)]
+    if skew is not None:
+        findings.append(of_clock("broker", skew))
     if desk.config.store is not None:
-        if desk.tells:
-            findings += of_server("store", desk.survey.facts())
+        facts = desk.survey.facts() if desk.tells else {}
+        if facts:
+            findings += of_server("store", facts)
         else:
-            findings.append(Finding("ok", "store", f"{desk.app.ha.store_url} tells nothing of itself"))
+            findings.append(Finding("ok", "store", f"{desk.app.ha.store_url} answers, and tells nothing of itself"))
     return findings
 
 

@@ -32,7 +32,7 @@ def list_(desk: Desk) -> Answer:
             s["node"],
             s["task"],
             s["token"],
-            moment(s["since"]),
+            None if s["since"] is None else moment(s["since"]),
             span(s["left"]),
             lines.get(s["name"], 0),
         )

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import click
 
-from celery_ha.brokers.merge import merge
 from celery_ha.cli.command import answering, sure
 from celery_ha.cli.show import Answer
-from celery_ha.failover.recovery import reclaim
 from celery_ha.inspect.desk import Desk
 from celery_ha.keys import shard_names
-from celery_ha.parking.redis import pour
-from celery_ha.store.redis import RedisStore
 
 
 @click.command()
@@ -28,33 +24,20 @@ def uninstall(desk: Desk, *, gone: bool, yes: bool) -> Answer:
     if running and not gone:
         raise click.ClickException(f"stop these workers first: {', '.join(running)}")
     sure("Give back all that dead workers hold, and merge the shards?", yes=yes)
-    done = {"given_back": give_back(desk), "merged": merged(desk), "dead_letters": len(desk.dead)}
+    done = {"given_back": desk.side.give_back(), "merged": merged(desk), "dead_letters": len(desk.dead)}
     return Answer(
         done,
         [
             f"{done['given_back']} held messages are back in their queues",
             f"{done['merged']} moved from shards to their queue",
             f"{done['dead_letters']} dead letters stay: `ha dead retry` or `ha dead drop`",
+            *filter(None, [desk.side.advice]),
         ],
     )
 
 
-def give_back(desk: Desk) -> int:
-    """Messages in flight, and those in line for a lock; returns how many."""
-    store = desk.store
-    held = reclaim(sorted(desk.broker.strangers(frozenset())), desk.broker, store.locks)
-    given = sum(result.requeued for result in held)
-    if isinstance(store, RedisStore):
-        given += sum(desk.survey.lines().values())
-        pour(store)
-    return given
-
-
 def merged(desk: Desk) -> int:
     """Messages on shards; returns how many there were."""
-    queues, moved = desk.app.amqp.queues, 0
-    for name, count in desk.shards.items():
-        base = queues[name]
-        for shard in shard_names(name, count):
-            moved += merge(desk.broker, shard, name, exchange=base.exchange.name, routing_key=base.routing_key)
-    return moved
+    queues = desk.app.amqp.queues
+    shards = ((name, shard) for name, count in desk.shards.items() for shard in shard_names(name, count))
+    return sum(desk.side.merge(shard, queues[name]) for name, shard in shards)

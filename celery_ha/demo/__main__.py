@@ -3,44 +3,59 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from kombu.exceptions import OperationalError
 
-from celery_ha.demo import app as demo
 from celery_ha.demo.fleet import Fleet, WorkerGone
 from celery_ha.demo.report import Report, lines
 from celery_ha.demo.scene import GaveUp, Plan, play
 from celery_ha.demo.server import NoServer, running
+from celery_ha.demo.settings import BROKER, KEY_PREFIX, LEDGER, QUEUE, SHARDS, STORE
 from celery_ha.demo.stage import Stage
+from celery_ha.demo.traces import Traces
 from celery_ha.demo.view import View, make_view
 from celery_ha.demo.watch import Watch
-from celery_ha.errors import ConfigError, StoreUnavailable
+from celery_ha.errors import ConfigError, StoreError, StoreUnavailable
+from celery_ha.inspect.desk import Desk
+from celery_ha.rabbitmq import is_rabbitmq
 
 #: Exit codes, besides 0.
 BAD, UNUSABLE, INTERRUPTED = 1, 2, 130
-#: What ``--broker`` may be.
-SCHEMES = ("redis://", "rediss://", "redis+socket://", "sentinel://")
+REDIS = ("redis://", "rediss://", "redis+socket://", "sentinel://")
+#: What ``--broker`` and ``--store`` may be.
+BROKERS = (*REDIS, "amqp://", "amqps://", "pyamqp://")
+STORES = (*REDIS, "zookeeper://", "zookeepers://")
 
 
-def _redis_url(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
-    if url is not None and not url.startswith(SCHEMES):
-        raise click.BadParameter(f"write a URL that begins with one of {', '.join(SCHEMES)}")
-    return url
+def _one_of(schemes: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    def check(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
+        if url is not None and not url.startswith(schemes):
+            raise click.BadParameter(f"write a URL that begins with one of {', '.join(schemes)}")
+        return url
+
+    return check
 
 
 @click.command()
 @click.option(
-    "--broker", metavar="URL", callback=_redis_url, help="Use this Redis or Valkey server instead of a private one."
+    "--broker",
+    metavar="URL",
+    callback=_one_of(BROKERS),
+    help="Use this Redis, Valkey or RabbitMQ instead of a private Redis or Valkey.",
+)
+@click.option(
+    "--store", metavar="URL", callback=_one_of(STORES), help="Keep leases and locks in this Redis or ZooKeeper."
 )
 @click.option("--tasks", type=click.IntRange(10, 100_000), default=300, show_default=True, help="How many tasks.")
 @click.option("--workers", type=click.IntRange(2, 32), default=3, show_default=True, help="How many workers.")
@@ -49,21 +64,31 @@ def _redis_url(_context: click.Context, _option: click.Parameter, url: str | Non
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
 @click.option("--keep", is_flag=True, help="Keep the workers' logs and the tasks' ledger.")
 def main(
-    broker: str | None, tasks: int, workers: int, *, freeze: bool, seed: int | None, as_json: bool, keep: bool
+    broker: str | None,
+    store: str | None,
+    tasks: int,
+    workers: int,
+    *,
+    freeze: bool,
+    seed: int | None,
+    as_json: bool,
+    keep: bool,
 ) -> None:
     """Three workers, a few hundred locked tasks, one worker struck down: what is lost?
 
     Exits with 1 if a task was lost, two tasks had one lock at a time, or a task ran twice that had
     not been running on the worker that died.
     """
+    if broker is not None and is_rabbitmq(broker) and store is None:
+        raise click.UsageError("RabbitMQ keeps no leases: name a --store, such as zookeeper://localhost:2181/demo")
     view = make_view()
     plan = Plan(tasks, workers, secrets.randbelow(10**6) if seed is None else seed, freeze=freeze)
     try:
         with _signals_as_interrupts(), _folder(view, keep=keep) as folder:
-            report = _perform(plan, broker, folder, view)
+            report = _perform(plan, broker, store, folder, view)
     except (NoServer, ConfigError) as exc:
         _stop(UNUSABLE, str(exc))
-    except (GaveUp, WorkerGone, StoreUnavailable) as exc:
+    except (GaveUp, WorkerGone, StoreError) as exc:
         _stop(BAD, str(exc))
     except KeyboardInterrupt:
         _stop(INTERRUPTED, "interrupted; every process it started is ended")
@@ -71,37 +96,38 @@ def main(
     sys.exit(0 if report.good else BAD)
 
 
-def _perform(plan: Plan, broker: str | None, folder: Path, view: View) -> Report:
+def _perform(plan: Plan, broker: str | None, store: str | None, folder: Path, view: View) -> Report:
     """Put up the stage, play, and take everything down again, whatever happens."""
     with ExitStack() as stack:
         server = stack.enter_context(running(broker, folder))
+        what = f"{server.what}, leases in {store.rpartition('@')[2]}" if store else server.what
         prefix = f"celery-ha-demo-{secrets.token_hex(4)}:"
-        view.say(f"Server: {server.what}. Seed: {plan.seed}")
-        demo.app.conf.update(demo.settings(server.url, prefix))
-        watch = _watch()
-        stack.callback(_leave_nothing, watch, prefix)
+        view.say(f"Server: {what}. Seed: {plan.seed}")
         ledger = folder / "ledger"
         ledger.mkdir()
-        environment = {demo.BROKER: server.url, demo.KEY_PREFIX: prefix, demo.LEDGER: str(ledger)}
+        environment = {BROKER: server.url, STORE: store or "", KEY_PREFIX: prefix, LEDGER: str(ledger)}
+        os.environ.update(environment)
+        from celery_ha.demo.app import app, charge  # noqa: PLC0415 - it reads the environment
+
+        desk = _desk(app)
+        stack.callback(desk.close)
+        traces = Traces(app, prefix, QUEUE, SHARDS)
+        stack.callback(traces.wipe, desk.store)
         fleet = stack.enter_context(Fleet(plan.workers, folder, environment))
         stack.callback(_no_more_interrupts)
-        stage = Stage(fleet, watch, ledger, view, plan.tasks)
+        stage = Stage(fleet, Watch(desk, QUEUE, SHARDS), ledger, view, plan.tasks, charge)
         with view.live():
-            return play(stage, server.what, plan)
+            return play(stage, what, plan)
 
 
-def _watch() -> Watch:
-    """Connect to the server for the first time."""
+def _desk(app: Any) -> Desk:
+    """Connect to the servers for the first time."""
     try:
-        return Watch(demo.app, demo.QUEUE, demo.SHARDS)
-    except OperationalError as exc:
-        raise NoServer(f"the broker does not answer ({exc}); start it, or leave --broker out") from exc
-
-
-def _leave_nothing(watch: Watch, prefix: str) -> None:
-    """Delete our keys from a server that goes on after us."""
-    for key in watch.client.scan_iter(match=f"{prefix}*", count=1000):
-        watch.client.delete(key)
+        desk = Desk(app)
+        desk.store.court.look()
+    except (OperationalError, StoreUnavailable) as exc:
+        raise NoServer(f"{exc}; start it, or leave --broker and --store out") from exc
+    return desk
 
 
 @contextmanager

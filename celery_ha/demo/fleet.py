@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO
 
 import celery_ha
-from celery_ha.demo.app import CONCURRENCY, QUEUE
+from celery_ha.demo.settings import CONCURRENCY, QUEUE
 
 #: Seconds a worker gets to finish what it runs.
 GOODBYE = 10.0

@@ -6,8 +6,8 @@ import random
 import time
 from dataclasses import dataclass
 
-from celery_ha.demo.app import LEASE_TTL, QUEUE, SHARDS, charge
 from celery_ha.demo.report import Report, Timeline
+from celery_ha.demo.settings import LEASE_TTL, QUEUE, SHARDS
 from celery_ha.demo.stage import Stage
 from celery_ha.demo.verdict import Death, executions, first_after, interrupted, judge
 from celery_ha.keys import shard_name, shard_of
@@ -105,7 +105,7 @@ def _publish(stage: Stage, chance: random.Random) -> list[str]:
     published = []
     for number in range(stage.total):
         key = f"order-{number}"
-        charge.delay(key, f"account-{number % accounts}", round(chance.uniform(*TASK_SECONDS), 3))
+        stage.charge.delay(key, f"account-{number % accounts}", round(chance.uniform(*TASK_SECONDS), 3))
         published.append(key)
     return published
 

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from celery_ha.demo.fleet import Fleet
 from celery_ha.demo.ledger import LedgerReader
@@ -25,10 +26,12 @@ class Stage:
         ledger: folder that the tasks write to.
         view: where to show it.
         total: tasks there will be.
+        charge: the task to publish.
     """
 
-    def __init__(self, fleet: Fleet, watch: Watch, ledger: Path, view: View, total: int) -> None:
+    def __init__(self, fleet: Fleet, watch: Watch, ledger: Path, view: View, total: int, charge: Any) -> None:
         self.fleet = fleet
+        self.charge = charge
         self.total = total
         self.ledger = LedgerReader(ledger)
         #: What was done to whom, for the view.

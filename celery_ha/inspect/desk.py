@@ -9,12 +9,11 @@ from typing import Any
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from celery_ha.brokers.census import Census
-from celery_ha.brokers.connect import redis_access
-from celery_ha.brokers.dead import DeadLetters
+from celery_ha.brokers.connect import RedisAccess, access_to
 from celery_ha.config import Config
 from celery_ha.errors import ConfigError, HAError, StoreError
 from celery_ha.inspect.fleet import Backlog, Standing, backlogs, rings, standings, workers
+from celery_ha.inspect.sides import RabbitSide, RedisSide, Side
 from celery_ha.keys import shard_names
 from celery_ha.model import Look
 from celery_ha.ring import Ring
@@ -43,13 +42,18 @@ class Desk:
             )
         self.app = app
         self.config: Config = app.ha.config
-        self._access = redis_access(app)
-        self._access.once(self.config.store_timeout)
-        self.broker = self._access.broker(timeout=self.config.store_timeout, dead_limit=self.config.dead_letters_max)
+        access, timeout = access_to(app), self.config.store_timeout
+        access.once(timeout)
+        self._access = access
         # Of its own: that of this process may be in use, and is not ours to close.
-        self.store: Store = app.ha.make_store(access=self._access)
-        self.census = Census(self.broker)
-        self.dead = DeadLetters(self.broker)
+        self.store: Store = app.ha.make_store(access=access)
+        #: What is asked of the broker.
+        self.side: Side = (
+            RedisSide(access, self.store, timeout, self.config.dead_letters_max)
+            if isinstance(access, RedisAccess)
+            else RabbitSide(access, self.store, app)
+        )
+        self.census, self.dead = self.side.census, self.side.dead
 
     @cached_property
     def shards(self) -> dict[str, int]:
@@ -115,5 +119,5 @@ class Desk:
     def close(self) -> None:
         """Drop the connections."""
         self.store.close()
-        self.broker.client.connection_pool.disconnect()
+        self.side.close()
         self._access.close()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from celery_ha.config import CELERY_DEFAULTS
 from celery_ha.inspect.fleet import state_of, workers
 from celery_ha.model import Look
+from celery_ha.rabbitmq import OLDEST_RABBITMQ
 
 Level = Literal["ok", "warning", "error"]
 
@@ -19,6 +20,8 @@ OLDEST = (6, 2)
 SKEW = 1.0
 #: The leader and its deputies.
 ENOUGH = 3
+#: Names told of many.
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,41 @@ def of_server(about: str, facts: Mapping[str, str]) -> Iterator[Finding]:
     yield _persistence(about, facts)
     if facts.get("cluster_enabled", "0") == "1":
         yield Finding("error", about, "is a Redis Cluster, which cannot be used: take a single server or Sentinel")
+
+
+def of_rabbitmq(about: str, facts: Mapping[str, str], heartbeat: float) -> Iterator[Finding]:
+    """Whether a RabbitMQ keeps what it is given.
+
+    Args:
+        about: its part.
+        facts: what it says of itself when one connects.
+        heartbeat: seconds between two of them, as workers ask for; 0: none.
+    """
+    name, text = facts.get("product", "a server"), facts.get("version", "")
+    found = re.match(r"(\d+)\.(\d+)", text)
+    if name != "RabbitMQ" or found is None:
+        yield Finding("warning", about, f"is {name} {text}: only RabbitMQ is known to keep what is needed here")
+    elif (int(found[1]), int(found[2])) < OLDEST_RABBITMQ:
+        wanted = ".".join(map(str, OLDEST_RABBITMQ))
+        yield Finding("error", about, f"is RabbitMQ {text}: upgrade to {wanted} or later")
+    else:
+        yield Finding("ok", about, f"RabbitMQ {text}")
+    if not heartbeat:
+        text = "broker_heartbeat is off: a frozen worker keeps its messages; leave it unset"
+        yield Finding("warning", "settings", text)
+
+
+def of_queues(others: Sequence[str]) -> Finding:
+    """Whether queues are declared on the broker as this app declares them.
+
+    Args:
+        others: those that are not.
+    """
+    if not others:
+        return Finding("ok", "queues", "declared as here, or not yet")
+    some = ", ".join(others[:SHOWN]) + (f" and {len(others) - SHOWN} more" if len(others) > SHOWN else "")
+    text = f"declared otherwise on the broker: {some}; no worker can consume them: rename them, or keep their arguments"
+    return Finding("error", "queues", text)
 
 
 def of_clock(about: str, skew: float) -> Finding:

@@ -71,7 +71,7 @@ LOCK = record(
     lease=maybe(TEXT),
     task=TEXT,
     token=COUNT,
-    since=SECONDS,
+    since=maybe(SECONDS),
     left=maybe(SECONDS),
 )
 WAITER = record(task=TEXT, parked=FLAG, node=maybe(TEXT), queue=maybe(TEXT))

@@ -147,8 +147,7 @@ def _slot(lock: HeldLock, names: Mapping[str, str]) -> dict[str, Any]:
         "lease": lock.holder.lease or None,
         "task": lock.holder.task,
         "token": lock.token,
-        # Tokens are the server's time in microseconds, or more only if its clock stepped back (rule 12).
-        "since": lock.token / 1e6,
+        "since": lock.since,
         "left": lock.left,
     }
 

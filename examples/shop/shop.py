@@ -15,7 +15,7 @@ app.conf.update(
     task_ignore_result=True,
     ha_queues={"orders": 64},  # a sharded queue: each shard is consumed by one live worker
 )
-if store := os.environ.get("SHOP_STORE"):  # where leases and locks live; otherwise the broker's Redis
+if store := os.environ.get("SHOP_STORE"):  # where leases and locks live: RabbitMQ keeps none
     app.conf.ha_store = store
 if port := os.environ.get("SHOP_METRICS_PORT"):
     app.conf.ha_metrics_port = int(port)

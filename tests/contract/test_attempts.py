@@ -137,10 +137,22 @@ def test_what_goes_back_counts_if_it_had_started(member, record, payload, count)
 
     record(a).settle("a", end("a.1", Ending.RELEASE, payload))
 
-    assert record(a).earlier("m") == Earlier(count)
+    assert record(a).earlier("m") == Earlier(count, harmless=True)
     assert record(a).start("a", attempt("a.2")) is Started.YES
+    assert record(a).earlier("m") == Earlier(count, running=True)
     record(a).settle("a", end("a.2", Ending.DEFER))
-    assert record(a).earlier("m") == Earlier(count), "put off, it counts no more than before"
+    assert record(a).earlier("m") == Earlier(count, harmless=True), "put off, it counts no more than before"
+
+
+def test_who_gave_a_message_back_alive_is_forgotten_when_the_next_dies_of_it(member, record):
+    a, b = member("a"), member("b")
+    record(b).start("b", attempt("b.1"))
+    record(b).settle("b", end("b.1", Ending.RELEASE))
+    record(a).start("a", attempt("a.1"))
+
+    assert b.fence(a)
+
+    assert record(b).earlier("m") == Earlier(1)
 
 
 def test_an_end_travels_with_the_next_start(member, record):

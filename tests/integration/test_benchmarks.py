@@ -18,6 +18,7 @@ TABLES = {
     "takeover": "held starts",
     "locks": "uncontended",
     "rabbitmq": "0 lost",
+    "rabbitmq_kills": "SIGKILLs, SIGSTOPs",
 }
 
 

@@ -17,6 +17,7 @@ from tests.support.dashboard import Dashboard, dashboard
 from tests.support.fleet import eventually, fleet
 from tests.support.form import check_form, form_of
 from tests.support.missing import missing
+from tests.support.rabbit import Rabbit
 from tests.support.scene import BOTH, PROBE, Scene
 from tests.support.server import RedisServer
 from tests.support.zookeeper import ZooKeeper
@@ -209,13 +210,26 @@ def test_it_lives_through_restarts(start_redis: Callable[..., RedisServer], make
         assert dash.get("/ha/data")[0] == 200
 
 
-def test_what_the_store_cannot_tell_is_said(shared_scene: Scene, flower, zookeeper_server: ZooKeeper):
-    dash = flower(PROBE_CONF=json.dumps({"ha_store": zookeeper_server.url}))
+def test_fleet_without_any_redis_is_shown_too(
+    make_module_scene: Callable[..., Scene], flower, rabbit: Rabbit, zookeeper_server: ZooKeeper
+):
+    # Given a worker on RabbitMQ, its lease in ZooKeeper, a lock that is held and a dead letter
+    conf = json.dumps({"ha_store": f"zookeeper://{zookeeper_server.host}/flower"})
+    scene = make_module_scene(ttl=8.0, broker=rabbit.url(), PROBE_CONF=conf)
+    (worker,) = scene.start()
+    letter, (key,) = bury(scene), scene.publish("charge", [scene.batch()], "account", 20)
+    scene.wait_started([key])
+    # Then every noun is answered, in its form
+    dash = flower(**scene.fleet.environment)
     found = dash.ask("/ha/data")
-    assert found["status"]["nodes"] == []
-    assert "cannot tell" in found["locks"]["error"]
-    assert "cannot tell" in found["failovers"]["error"]
-    assert dash.get("/api/ha/locks")[0] == 501
+    for noun in NOUNS:
+        check_form(form_of((noun,)), dash.ask(f"/api/ha/{noun}"))
+    assert [node["name"] for node in found["status"]["nodes"]] == [worker.name]
+    assert [lock["name"] for lock in found["locks"]["locks"]] == ["account:account"]
+    assert [each["id"] for each in found["dead"]["letters"]] == [letter]
+    # And the letter can be dropped from there
+    status, body = dash.send("POST", f"/api/ha/dead/drop/{letter}")
+    assert (status, json.loads(body)) == (200, {"dropped": 1})
 
 
 def test_a_waiting_task_of_a_dead_worker_is_not_started_for_ever(shared_scene: Scene, shared_flower: Dashboard):

@@ -20,7 +20,7 @@ from tests.support.server import free_port
 BINARY = os.environ.get("HA_TEST_RABBITMQ", "/usr/lib/rabbitmq/bin/rabbitmq-server")
 START_TIMEOUT = 60.0
 #: Virtual hosts made at the start: one a scene.
-HOSTS = 24
+HOSTS = 36
 
 
 class Rabbit:

@@ -1,6 +1,7 @@
 -- Attempts at messages that the broker keeps itself (rule 17).
 --   try:<message>     what is known of a message: "<state> <count> <lease> <claim>"
---                     state r: an attempt runs; w: the message waits; e: it came to its end
+--                     state r: an attempt runs; w: the message waits; g: it waits, given back by somebody who
+--                     lived; e: it came to its end
 --   attempts:<lease>  hash: claim -> ["<message>", ...], of the attempts that run under the lease
 
 local COUNTED = 604800
@@ -19,12 +20,8 @@ local function earlier(message)
   return known
 end
 
-local function write_waiting(message, count)
-  if count == 0 then
-    redis.call('DEL', key('try:' .. message))
-  else
-    redis.call('SET', key('try:' .. message), 'w ' .. count .. '  ', 'EX', COUNTED)
-  end
+local function write_waiting(message, state, count)
+  redis.call('SET', key('try:' .. message), state .. ' ' .. count .. '  ', 'EX', COUNTED)
 end
 
 -- One ending: a came to its end, R goes back and counts, r goes back and does not, u did not start.
@@ -39,7 +36,7 @@ local function settle_one(lease, letter, claim, memory)
   if letter == 'a' then
     redis.call('SET', key('try:' .. message), 'e 0  ', 'EX', memory)
   else
-    write_waiting(message, known.count + (letter == 'R' and 1 or 0))
+    write_waiting(message, is_open(lease) and 'g' or 'w', known.count + (letter == 'R' and 1 or 0))
   end
 end
 

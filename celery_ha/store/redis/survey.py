@@ -126,4 +126,5 @@ def _read(link: Link, slots: list[tuple[str, int]], prefix: str) -> Iterator[Hel
             continue  # free by now
         lease, claim, task, token = (part.decode(errors="replace") for part in record)
         ends = left / 1000 if left >= 0 else None
-        yield HeldLock(name, slot, Holder(lease, claim, task), int(token), ends)
+        # A token is the server's time in microseconds, or more only if its clock stepped back (rule 12).
+        yield HeldLock(name, slot, Holder(lease, claim, task), int(token), ends, int(token) / 1e6)

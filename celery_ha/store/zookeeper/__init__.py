@@ -20,6 +20,7 @@ the root that the URL and ``ha_prefix`` name:
 ``quiet``                      until when no lock is granted
 ``clock``                      touched to learn the server's time
 ``history/h-<n>``              finished recoveries
+``releases/r-<n>``             locks that people took from their holders, and who
 =============================  ===============================================================
 
 ZooKeeper expires nothing that a session does not own: tombstones, ends and history are pruned by age by

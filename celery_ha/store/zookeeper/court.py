@@ -15,8 +15,8 @@ from celery_ha.store.zookeeper.leases import fence_ops
 from celery_ha.store.zookeeper.link import Link, children, exists, get, sync
 from celery_ha.store.zookeeper.ops import Check, Create, Delete, Op, Write, absent
 from celery_ha.store.zookeeper.records import (
+    dump_failover,
     dump_leader,
-    dump_recovered,
     load_fenced,
     load_leader,
     load_node,
@@ -183,15 +183,17 @@ class ZooKeeperCourt(Court):
 
         def attempt() -> bool:
             fenced, held, tombstone = self._a.ask(
-                exists(paths.fence(lease)), children(paths.hand(lease)), exists(paths.tombstone(lease))
+                get(paths.fence(lease)), children(paths.hand(lease)), exists(paths.tombstone(lease))
             )
             if fenced is None or held:
                 return False
+            data, stat = fenced
+            entry = dump_failover(load_fenced(data, stat.ctime), result)
             self._a.commit(
                 *(() if held is None else (Delete(paths.hand(lease)),)),
                 Delete(paths.fence(lease)),
                 *_renewed(paths.tombstone(lease), there=tombstone is not None),
-                Create(paths.at("history") + "/h-", dump_recovered(result), numbered=True),
+                Create(paths.at("history") + "/h-", entry, numbered=True),
             )
             return True
 

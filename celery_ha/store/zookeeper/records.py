@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from celery_ha.errors import SchemaError, StoreError
-from celery_ha.model import SCHEMA, FencedLease, Firing, Holder, Leader, Node, Recovered
+from celery_ha.model import SCHEMA, Failover, FencedLease, Firing, Holder, Leader, Node, Recovered
 
 _MILLI = 1000
 
@@ -112,9 +112,22 @@ def load_leader(record: bytes) -> Leader:
         raise _unusable(record) from error
 
 
-def dump_recovered(result: Recovered) -> bytes:
-    """What a recovery moved, for the history."""
-    return _dump(asdict(result))
+def dump_failover(fenced: FencedLease, result: Recovered) -> bytes:
+    """A finished recovery, for the history; when it was finished, its znode says."""
+    return _dump({"fenced": asdict(fenced), "recovered": asdict(result)})
+
+
+def load_failover(record: bytes, created: int) -> Failover | None:
+    """Read an entry of the history; None: of a version that did not say whom it was about. As :func:`load_node`."""
+    fields = _load(record)
+    if "fenced" not in fields:
+        return None
+    try:
+        fenced, moved = fields["fenced"], Recovered(**fields["recovered"])
+        lease = FencedLease(_node(fenced["node"]), int(fenced["term"]), str(fenced["reason"]), float(fenced["at"]))
+        return Failover(lease, moved, created / _MILLI)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(record) from error
 
 
 def dump_lock(lock: Lock) -> bytes:

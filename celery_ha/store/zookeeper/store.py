@@ -13,6 +13,7 @@ from celery_ha.store.zookeeper.leases import ZooKeeperLeases
 from celery_ha.store.zookeeper.link import Link
 from celery_ha.store.zookeeper.locks import ZooKeeperLocks
 from celery_ha.store.zookeeper.revocations import ZooKeeperRevocations
+from celery_ha.store.zookeeper.survey import ZooKeeperSurvey
 from celery_ha.store.zookeeper.uniques import ZooKeeperUniques
 from celery_ha.store.zookeeper.url import parse
 from celery_ha.store.zookeeper.znodes import Paths
@@ -56,6 +57,7 @@ class ZooKeeperStore(Store):
         self.uniques = ZooKeeperUniques(self._a, paths, clock)
         self.firings = ZooKeeperFirings(self._a, paths, clock)
         self.revocations = ZooKeeperRevocations(self._a, paths, clock)
+        self.survey = ZooKeeperSurvey(self._a, paths, clock)
 
     def close(self) -> None:
         """End the sessions of this process."""

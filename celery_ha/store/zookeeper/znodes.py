@@ -20,6 +20,7 @@ FOLDERS = (
     "due",
     "ended",
     "history",
+    "releases",
     "uniques",
     "revoked",
     "beat",
