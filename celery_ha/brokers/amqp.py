@@ -7,12 +7,13 @@ delivery that has not started is nobody's business but RabbitMQ's, and needs no 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from celery_ha.attempts.base import ACK_OWED, ACK_SENT, Attempts, Earlier, Started
 from celery_ha.brokers.base import NodeBroker
 from celery_ha.brokers.unacked import Delivery, Unacked
-from celery_ha.model import Claim, Ending, Settlement
+from celery_ha.errors import StoreUnavailable
+from celery_ha.model import Claim, Ending, Readable, Settlement
 
 
 class AmqpBroker(NodeBroker):
@@ -32,6 +33,10 @@ class AmqpBroker(NodeBroker):
 
     def __init__(self, attempts: Attempts, unacked: Unacked | None = None) -> None:
         self._attempts = attempts
+        self._question = attempts.question()
+        self.asks = self._question is not None
+        #: Claims that starts are asked for, those of them that are here, and the endings that went along.
+        self._asked: tuple[tuple[str, ...], tuple[str, ...], tuple[Settlement, ...]] = (), (), ()
         self.unacked = unacked or Unacked()
 
     # -- holding ----------------------------------------------------------------------------
@@ -53,6 +58,28 @@ class AmqpBroker(NodeBroker):
         if answer is Started.NOT_NOW:
             self.unacked.aside[claim] = None
         return answer is Started.YES
+
+    def ask(self, lease: str, claims: Sequence[str], settle: Sequence[Settlement]) -> Readable | None:
+        found = [delivery for claim in claims if (delivery := self.unacked.get(claim)) is not None]
+        if self._question is None or not found:
+            return None
+        self._asked = tuple(claims), tuple(delivery.claim for delivery in found), tuple(settle)
+        return self._question.ask(lease, [delivery.attempt for delivery in found], self._remembered(settle))
+
+    def answer(self) -> Mapping[str, bool]:
+        claims, found, settle = self._asked
+        self._asked = (), (), ()
+        if self._question is None:
+            return {}
+        try:
+            answers = dict(zip(found, self._question.answer(), strict=True))
+        except StoreUnavailable:
+            self._question.close()
+            raise
+        if Started.CLOSED not in answers.values():
+            self.unacked.settled.extend(settle)
+        self.unacked.aside.update(dict.fromkeys(claim for claim, got in answers.items() if got is Started.NOT_NOW))
+        return {claim: answers.get(claim) is Started.YES for claim in claims}
 
     def earlier(self, delivery: Delivery) -> Earlier:
         """What is known of earlier attempts at a message."""

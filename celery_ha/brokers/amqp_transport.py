@@ -10,7 +10,9 @@ except that tasks are published with an id, and with confirms.
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,10 +20,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
+from amqp.exceptions import RecoverableConnectionError
 from kombu.transport import pyamqp
 
 from celery_ha.brokers.amqp_consumers import Consumers
 from celery_ha.brokers.amqp_dead import DeadLetterBox
+from celery_ha.brokers.amqp_socket import BufferedTransport
 from celery_ha.brokers.intake import Intake
 from celery_ha.brokers.ledger import Ledger
 from celery_ha.brokers.turns import Turns
@@ -206,7 +210,8 @@ class ClaimingChannel(pyamqp.Channel):
             return LAZY if intake.ledger.owes else None
         if now >= max(self._quiet_until, self._ask_at):
             self._ask_at = now + ASK_AGAIN
-            self._ask_again()
+            if self._ask_again():
+                self.connection.client.transport.cycle.turn_again()
             self._consumers.renew()
         return ASK_AGAIN
 
@@ -232,10 +237,10 @@ class ClaimingChannel(pyamqp.Channel):
     def _settle(self, intake: Intake, now: float) -> None:
         if intake.stock_due(now):
             intake.between_claims()
-        owed = intake.ledger.owed()
-        if not owed:
+        if not intake.ledger.owes:
             self._acked_at = now
             return
+        owed = intake.ledger.owed()
         plain = self._ack_at_once(owed)
         if plain and self.attended and now < self._acked_at + LAZY:
             return  # the next start carries them, or a later turn
@@ -271,17 +276,22 @@ class ClaimingChannel(pyamqp.Channel):
             delivery.acked = True
             pyamqp.Channel.basic_ack(delivery.channel, delivery.tag)
 
-    def _ask_again(self) -> None:
+    def _ask_again(self) -> bool:
+        """Returns whether anything came of it."""
         unacked = self._broker.unacked
-        for claim in tuple(unacked.aside):
+        before = tuple(unacked.aside)
+        for claim in before:
             delivery = unacked.get(claim)
             if delivery is not None and delivery.channel is self:
                 self._offer(delivery)
         self._flush()
+        return tuple(unacked.aside) != before
 
     def _flush(self) -> None:
         """Tell RabbitMQ what was settled; by the loop's own thread."""
         settled, now = self._broker.unacked.settled, []
+        if not settled:
+            return
         while settled:
             now.append(settled.popleft())
         # The oldest first: what goes back to a quorum queue is delivered again in the order it came back.
@@ -309,6 +319,23 @@ class ClaimingConnection(pyamqp.Connection):
 
     Channel = ClaimingChannel
 
+    def Transport(self, host: str, connect_timeout: float | None, ssl: Any = False, *args: Any, **options: Any) -> Any:  # noqa: FBT002, N802
+        """Py-amqp's, with a buffer, where it is not TLS that has its own."""
+        if ssl:
+            return super().Transport(host, connect_timeout, ssl, *args, **options)
+        return BufferedTransport(host, connect_timeout, *args, **options)
+
+    @property
+    def whole(self) -> bool:
+        """Whether something has come that the socket does not tell of any more."""
+        return bool(self.connected and getattr(self.transport, "whole", False))
+
+    def blocking_read(self, timeout: float | None = None) -> Any:
+        """py-amqp sets the socket's timeout for each frame, and back: not for one that is here already."""
+        if self.whole:
+            return self.on_inbound_frame(self.transport.read_frame())
+        return super().blocking_read(timeout)
+
 
 class ClaimingTransport(pyamqp.Transport):
     """``amqp://``, ``pyamqp://``."""
@@ -326,7 +353,31 @@ class ClaimingTransport(pyamqp.Transport):
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         super().register_with_event_loop(connection, loop)
-        self.cycle.run_on(loop)
+        self.cycle.run_on(loop, partial(self._take_in, connection))
+
+    def on_readable(self, connection: Any, loop: Any) -> None:
+        """All that has come, in one turn; kombu takes a turn for each message and one to find that there is none.
+
+        So what came together asks to start together.
+        """
+        if not connection.connected:
+            raise RecoverableConnectionError("Socket was disconnected")
+        try:
+            connection.drain_events(timeout=0)
+            self._take_in(connection)
+        except socket.timeout:
+            return
+        except OSError as exc:
+            if exc.errno not in {errno.EAGAIN, errno.EINTR}:
+                raise
+
+    def _take_in(self, connection: Any) -> bool:
+        """What was read from the socket while somebody waited for something else."""
+        found = False
+        while connection.whole:
+            found = True
+            connection.drain_events(timeout=0)
+        return found
 
     def drain_events(self, connection: Any, **kwargs: Any) -> Any:
         if not self.cycle.on_loop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -29,6 +30,7 @@ class Turns:
         self._channels: WeakSet[Any] = WeakSet()
         self._sockets: tuple[socket.socket, ...] = ()
         self._loop: Any = None
+        self._take_in: Callable[[], bool] = lambda: False
         self._loop_thread: int | None = None
         self._timer: Any = None
 
@@ -36,8 +38,14 @@ class Turns:
         """From here on it has its turns."""
         self._channels.add(channel)
 
-    def run_on(self, loop: Any) -> None:
-        """On an event loop: before it sleeps, every time."""
+    def run_on(self, loop: Any, take_in: Callable[[], bool]) -> None:
+        """On an event loop: before it sleeps, every time.
+
+        Args:
+            loop: kombu's.
+            take_in: looks at what has come without the loop's being told; whether there was anything.
+        """
+        self._take_in = take_in
         self._loop, self._loop_thread = loop, threading.get_ident()
         self._sockets = socket.socketpair()
         for end in self._sockets:
@@ -55,10 +63,17 @@ class Turns:
         Raises:
             Fenced: the lease of the worker is fenced.
         """
+        if self._take_in():
+            self.turn_again()
         for channel in tuple(self._channels):
             again_in = channel.turn()
             if again_in is not None and self._loop is not None and self._timer is None:
                 self._timer = self._loop.call_later(again_in, self._due)
+
+    def turn_again(self) -> None:
+        """The loop sleeps after a turn, even if something was put off to the next: not this time."""
+        with suppress(OSError, IndexError):  # full: a wake-up is pending anyway; closed: nobody to wake
+            self._sockets[1].send(b"\0")
 
     def pay(self) -> None:
         """Have every channel say what has ended, with no turn to come."""
@@ -76,8 +91,7 @@ class Turns:
         if self._loop is None:
             self.pay()  # green threads: there is no loop, and the next read may be seconds away
         elif threading.get_ident() != self._loop_thread:
-            with suppress(OSError, IndexError):  # full: a wake-up is pending anyway; closed: nobody to wake
-                self._sockets[1].send(b"\0")
+            self.turn_again()
 
     def close(self) -> None:
         """The connection is gone."""

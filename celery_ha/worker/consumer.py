@@ -95,12 +95,17 @@ class Consumer(consumer.Consumer):
         """Celery drops what its pool has not started; under a living lease it goes on."""
         if self.node.fenced:
             super().on_close()
+            self._starts("clear")
             return
         drop_waiting(self, self.node.claims.runs)
-        starts = getattr(self.controller, "_process_task", None)
-        for _ in range(starts.clear() if isinstance(starts, Starts) else 0):
+        for _ in range(self._starts("clear") or 0):
             self.controller._quick_release()
         finish_writes(self.pool)
+
+    def _starts(self, what: str) -> Any:
+        """Tell those who wait for their start, where somebody keeps them waiting."""
+        starts = getattr(self.controller, "_process_task", None)
+        return getattr(starts, what)() if isinstance(starts, Starts) else None
 
     def _become_zombie(self) -> None:
         """Stop all that ran under the fenced lease, before anything touches the broker (rule 13).
@@ -269,6 +274,7 @@ class Consumer(consumer.Consumer):
         """A warm shutdown begins: the shards move at once, what has not started goes back."""
         self.node.drain()
         super().stop()
+        self._starts("settle")
         self.node.claims.give_back_idle()
         self._say("rest")
         self.node.unpack()
