@@ -87,6 +87,8 @@ class ClaimingChannel(pyamqp.Channel):
         self._quiet_until = self._ask_at = 0.0
         #: When there was last nothing that only RabbitMQ has been told of.
         self._acked_at = 0.0
+        #: Changes of the ledger that were looked at.
+        self._seen = 0
         self.qos = Endings(lambda: self._ledger)
 
     # -- publishing -------------------------------------------------------------------------
@@ -201,13 +203,14 @@ class ClaimingChannel(pyamqp.Channel):
         Raises:
             Fenced: the lease is fenced.
         """
-        intake, now = self.intake, time.monotonic()
+        intake = self.intake
         if intake is None or not self.is_open:
             return None
         intake.check()
         self.pay()
         if not self._broker.unacked.aside:
             return LAZY if intake.ledger.owes else None
+        now = time.monotonic()
         if now >= max(self._quiet_until, self._ask_at):
             self._ask_at = now + ASK_AGAIN
             if self._ask_again():
@@ -237,16 +240,20 @@ class ClaimingChannel(pyamqp.Channel):
     def _settle(self, intake: Intake, now: float) -> None:
         if intake.stock_due(now):
             intake.between_claims()
-        if not intake.ledger.owes:
+        ledger = intake.ledger
+        if not ledger.owes:
             self._acked_at = now
             return
-        owed = intake.ledger.owed()
+        if ledger.changes == self._seen and self.attended and now < self._acked_at + LAZY:
+            return
+        self._seen = ledger.changes
+        owed = ledger.owed()
         plain = self._ack_at_once(owed)
         if plain and self.attended and now < self._acked_at + LAZY:
             return  # the next start carries them, or a later turn
         self._acked_at = now
         if intake.settle(owed):
-            intake.ledger.confirmed(owed)
+            ledger.confirmed(owed)
         else:
             self._quiet_until = now + STORE_AGAIN
             intake.refused()
@@ -328,12 +335,12 @@ class ClaimingConnection(pyamqp.Connection):
     @property
     def whole(self) -> bool:
         """Whether something has come that the socket does not tell of any more."""
-        return bool(self.connected and getattr(self.transport, "whole", False))
+        return bool(getattr(self._transport, "whole", False))
 
     def blocking_read(self, timeout: float | None = None) -> Any:
         """py-amqp sets the socket's timeout for each frame, and back: not for one that is here already."""
         if self.whole:
-            return self.on_inbound_frame(self.transport.read_frame())
+            return self.on_inbound_frame(self._transport.read_frame())
         return super().blocking_read(timeout)
 
 

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
-from weakref import WeakSet
 
 
 class Turning(Protocol):
     """A channel that has something to do on every turn."""
+
+    is_open: bool
 
     def turn(self) -> float | None:
         """Do it; returns seconds until there is more to do, None: whenever the loop turns again."""
@@ -27,7 +28,7 @@ class Turns:
     """Gives channels their turn, and wakes the loop when another thread has news for it."""
 
     def __init__(self) -> None:
-        self._channels: WeakSet[Any] = WeakSet()
+        self._channels: list[Turning] = []
         self._sockets: tuple[socket.socket, ...] = ()
         self._loop: Any = None
         self._take_in: Callable[[], bool] = lambda: False
@@ -36,7 +37,7 @@ class Turns:
 
     def join(self, channel: Turning) -> None:
         """From here on it has its turns."""
-        self._channels.add(channel)
+        self._channels = [*(other for other in self._channels if other.is_open), channel]
 
     def run_on(self, loop: Any, take_in: Callable[[], bool]) -> None:
         """On an event loop: before it sleeps, every time.
@@ -65,7 +66,7 @@ class Turns:
         """
         if self._take_in():
             self.turn_again()
-        for channel in tuple(self._channels):
+        for channel in self._channels:
             again_in = channel.turn()
             if again_in is not None and self._loop is not None and self._timer is None:
                 self._timer = self._loop.call_later(again_in, self._due)
@@ -77,13 +78,13 @@ class Turns:
 
     def pay(self) -> None:
         """Have every channel say what has ended, with no turn to come."""
-        for channel in tuple(self._channels):
+        for channel in self._channels:
             channel.pay()
 
     def rest(self) -> None:
         """The loop will not turn any more; what ends from now on is said by :meth:`pay`, if at all."""
         self.pay()
-        for channel in tuple(self._channels):
+        for channel in self._channels:
             channel.rest()
 
     def wake(self) -> None:
@@ -95,7 +96,7 @@ class Turns:
 
     def close(self) -> None:
         """The connection is gone."""
-        self._channels.clear()
+        self._channels = []
         if self._loop is not None:
             self._loop.on_tick.discard(self.take)
             with suppress(KeyError, ValueError, OSError, IndexError):
