@@ -16,6 +16,7 @@ from celery._state import connect_on_app_finalize
 
 from celery_ha.attempts.choose import attempts_in
 from celery_ha.brokers.amqp import AmqpBroker
+from celery_ha.brokers.amqp_management import Management
 from celery_ha.brokers.base import NodeBroker
 from celery_ha.brokers.connect import RedisAccess, access_to
 from celery_ha.config import Config, defaults_for, found, read
@@ -245,7 +246,8 @@ class HA:
         access = access_to(self.app)
         if isinstance(access, RedisAccess):
             return access.broker(timeout=timeout, retries=retries, dead_limit=self.config.dead_letters_max)
-        return AmqpBroker(attempts_in(store))
+        url = self.config.rabbitmq_management
+        return AmqpBroker(attempts_in(store), cut_off=Management(url).cut_off if url else None)
 
     def _mutex_of_this_process(self) -> threading.Lock:
         """A forked child may inherit a lock that nobody in it will ever release."""

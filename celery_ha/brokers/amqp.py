@@ -7,7 +7,7 @@ delivery that has not started is nobody's business but RabbitMQ's, and needs no 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from celery_ha.attempts.base import ACK_OWED, ACK_SENT, Attempts, Earlier, Started
 from celery_ha.brokers.base import NodeBroker
@@ -23,6 +23,7 @@ class AmqpBroker(NodeBroker):
 
     Args:
         attempts: in the store.
+        cut_off: closes the connection of a fenced lease.
         unacked: what this process holds.
 
     Raises:
@@ -31,7 +32,14 @@ class AmqpBroker(NodeBroker):
 
     hands_over = True
 
-    def __init__(self, attempts: Attempts, unacked: Unacked | None = None) -> None:
+    def __init__(
+        self,
+        attempts: Attempts,
+        unacked: Unacked | None = None,
+        *,
+        cut_off: Callable[[str], None] | None = None,
+    ) -> None:
+        self._cut_off = cut_off
         self._attempts = attempts
         self._question = attempts.question()
         self.asks = self._question is not None
@@ -113,7 +121,12 @@ class AmqpBroker(NodeBroker):
     # -- recovery ---------------------------------------------------------------------------
 
     def fence(self, lease: str) -> None:
-        """Done by the store; a frozen process loses its connection by RabbitMQ's own heartbeat."""
+        """Done by the store; a frozen process loses its connection now, or by RabbitMQ's own heartbeat.
+
+        **Failure:** what it had not started waits for the heartbeat then; what it runs is fenced already.
+        """
+        if self._cut_off is not None:
+            self._cut_off(lease)
 
     def in_flight(self, lease: str) -> list[Claim]:
         """The attempts that had started; of their payload only as much as their locks need."""

@@ -8,9 +8,7 @@ descriptor does not become readable for it: :attr:`BufferedTransport.whole` says
 from __future__ import annotations
 
 import errno
-import socket
 from struct import unpack_from
-from typing import Any
 
 import amqp.transport
 
@@ -22,6 +20,8 @@ HEAD = 7
 
 class BufferedTransport(amqp.transport.TCPTransport):
     """py-amqp's, with a buffer."""
+
+    _read_buffer: bytes
 
     @property
     def whole(self) -> bool:
@@ -44,13 +44,12 @@ class BufferedTransport(amqp.transport.TCPTransport):
                     if exc.errno not in _errnos:
                         raise
                     if initial and self.raise_on_initial_eintr:
-                        raise socket.timeout from None
+                        raise TimeoutError from None
                     continue
                 if not more:
-                    raise OSError("Server unexpectedly closed connection")  # noqa: TRY301 - the buffer is kept
+                    raise OSError("Server unexpectedly closed connection")
                 buffer += more
         finally:
             self._read_buffer = buffer
         self._read_buffer = buffer[n:]
         return buffer[:n]
-

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,6 +24,7 @@ from kombu.transport import pyamqp
 
 from celery_ha.brokers.amqp_consumers import Consumers
 from celery_ha.brokers.amqp_dead import DeadLetterBox
+from celery_ha.brokers.amqp_management import LEASE_PROPERTY
 from celery_ha.brokers.amqp_socket import BufferedTransport
 from celery_ha.brokers.intake import Intake
 from celery_ha.brokers.ledger import Ledger
@@ -355,7 +355,10 @@ class ClaimingTransport(pyamqp.Transport):
 
     def establish_connection(self) -> Any:
         # A publish is accepted when RabbitMQ has said so, not when it was sent.
-        self.client.transport_options.setdefault("confirm_publish", True)
+        options = self.client.transport_options
+        options.setdefault("confirm_publish", True)
+        if lease := self.client.lease:
+            options["client_properties"] = {**options.get("client_properties", {}), LEASE_PROPERTY: lease}
         return super().establish_connection()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
@@ -372,7 +375,7 @@ class ClaimingTransport(pyamqp.Transport):
         try:
             connection.drain_events(timeout=0)
             self._take_in(connection)
-        except socket.timeout:
+        except TimeoutError:
             return
         except OSError as exc:
             if exc.errno not in {errno.EAGAIN, errno.EINTR}:

@@ -124,8 +124,8 @@ class NodeBroker(HoldingBroker, RecoveryBroker, ABC):
         One call at a time: :meth:`answer` comes before the next.
 
         Returns:
-            What can be read from when the answer is there, or when there will be none: another one after a new connection; None: this
-            broker is asked by :meth:`start` only, and nothing was asked.
+            What can be read from when the answer is there, or when there will be none: another one after a new
+            connection; None: this broker is asked by :meth:`start` only, and nothing was asked.
 
         Raises:
             StoreUnavailable: not reached; attempts may be marked.

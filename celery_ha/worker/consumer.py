@@ -14,6 +14,7 @@ from celery_ha.brokers.dead import DeadLetters
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.locks.unique import HEADER
+from celery_ha.rabbitmq import on_priorities, on_rabbitmq
 from celery_ha.worker.condemn import condemn_unopened
 from celery_ha.worker.gate import Gate, claim_of, gated
 from celery_ha.worker.node import WorkerNode
@@ -41,6 +42,7 @@ class Consumer(consumer.Consumer):
         #: Of the connection there is, or was last.
         self._cycle: Any = None
         self._standby = Standby(self)
+        self._told = False
         super().__init__(*args, **kwargs)
         self.node.concurrency = lambda: int(self.pool.num_processes or 1)
         self.node.later = self.timer.call_after
@@ -76,9 +78,27 @@ class Consumer(consumer.Consumer):
             self._revoked.read()
         except StoreUnavailable as exc:
             raise ConnectionError(str(exc)) from exc  # Celery tries again
+        self._tell_of_priorities(connection)
         self._select_shards()
         watch_again(self.pool)
         return connection
+
+    def _tell_of_priorities(self, connection: Any) -> None:
+        """Once: what RabbitMQ makes of them."""
+        if self._told or not on_rabbitmq(self.app.conf):
+            return
+        self._told = True
+        tasks = self.app.tasks.values()
+        wanted = any(which.priority is not None for which in tasks) or self.app.conf.task_default_priority is not None
+        version = str(connection.connection.server_properties.get("version", ""))
+        for sentence in on_priorities(self.app.amqp.queues.consume_from.values(), wanted=wanted, version=version):
+            logger.warning("Priorities: %s", sentence)
+
+    def connection_for_read(self, heartbeat: Any = None) -> Any:
+        """Whose it is, the broker hears when it is connected."""
+        connection = self.app.connection_for_read(heartbeat=heartbeat)
+        connection.lease = self.node.lease
+        return self.ensure_connected(connection)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         self.node.pulse_stops()

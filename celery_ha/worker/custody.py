@@ -71,7 +71,9 @@ class Custody:
         return self._ask(life, claim) and ledger.run(claim)
 
     def ask(self, claims: Sequence[str]) -> Readable | None:
-        """Ask for the marks of claims that have a slot, without waiting; :meth:`start` sees them after :meth:`answered`.
+        """Ask for the marks of claims that have a slot, without waiting.
+
+        :meth:`start` sees them after :meth:`answered`.
 
         What may not start any more is not asked for, and :meth:`start` refuses it.
 
