@@ -71,7 +71,8 @@ class Question(ABC):
         """What :meth:`Attempts.start` does, for several attempts, one after the other, in one step.
 
         Returns:
-            What can be read from when the answer is there, or when there will be none: another one after a new connection.
+            What can be read from when the answer is there, or when there will be none: another one after a new
+            connection.
 
         Raises:
             StoreUnavailable: the store was not reached; attempts may have been written down.
