@@ -78,6 +78,14 @@ def _url(name: str, value: object) -> str | None:
     return value
 
 
+def _web(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.startswith(("http://", "https://")):
+        raise _refuse(name, value, 'a URL such as "http://user:password@rabbitmq:15672", or None')
+    return value
+
+
 def _path(name: str, value: object) -> str:
     if not isinstance(value, str) or not value.rpartition(":" if ":" in value else ".")[0]:
         raise _refuse(name, value, 'the path of a class, such as "celery.beat:PersistentScheduler"')
@@ -132,6 +140,12 @@ class Config:
     #: (see docs/zookeeper.md); default None: the broker's Redis. A store of its own keeps judging while the
     #: broker is busy, and is one more service to keep alive.
     store: str | None = field(default=None, metadata=_setting(_url))
+
+    #: URL of the management API of a RabbitMQ broker, ``http://user:password@host:15672``; default None. With it the
+    #: connection of a fenced node is closed at once, so that what RabbitMQ has sent to a frozen worker goes to others
+    #: whatever ``broker_heartbeat`` is. The user needs the tag ``administrator``. Without: RabbitMQ waits for its
+    #: heartbeats.
+    rabbitmq_management: str | None = field(default=None, metadata=_setting(_web))
 
     #: Start of every key in the store; default ``_ha:``. Two apps that share a Redis database need
     #: two prefixes; the nodes of one app need the same.

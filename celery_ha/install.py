@@ -16,6 +16,7 @@ from celery._state import connect_on_app_finalize
 
 from celery_ha.attempts.choose import attempts_in
 from celery_ha.brokers.amqp import AmqpBroker
+from celery_ha.brokers.amqp_management import Management
 from celery_ha.brokers.amqp_peek import Peek, widest
 from celery_ha.brokers.base import NodeBroker
 from celery_ha.brokers.connect import AmqpAccess, BrokerAccess, RedisAccess, access_to
@@ -253,7 +254,9 @@ class HA:
         access = access_to(self.app)
         if isinstance(access, RedisAccess):
             return access.broker(timeout=timeout, retries=retries, dead_limit=self.config.dead_letters_max)
-        return AmqpBroker(attempts_in(store), widest=self._widest)
+        url = self.config.rabbitmq_management
+        cut_off = Management(url).cut_off if url else None
+        return AmqpBroker(attempts_in(store), cut_off=cut_off, widest=self._widest)
 
     def _widest(self, queue: str, shards: int) -> int:
         """The number of shards a queue has on a RabbitMQ, however many are configured."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol
 
 #: Version of every record celery_ha writes; a reader refuses one it does not know.
 SCHEMA = 1
@@ -143,6 +144,13 @@ class Ending(Enum):
     RELEASE = "release"
     #: To the dead letters.
     DEAD = "dead"
+
+
+class Readable(Protocol):
+    """What a loop can wait for."""
+
+    def fileno(self) -> int:
+        """Its descriptor; below 0 once it is closed."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celery_ha.config import Config, is_set
+from celery_ha.errors import ConfigError
 
 #: Celery settings besides :data:`celery_ha.config.CELERY_DEFAULTS`, and a heartbeat that follows the lease TTL.
 DEFAULTS: Mapping[str, object] = {
@@ -22,6 +23,11 @@ OLDEST_RABBITMQ = (3, 10)
 #: RabbitMQ drops a message that was given back more often, whoever gave it back and why. Attempts are
 #: counted by us, and told; without a limit what is given back goes to the end of its queue.
 NEVER_DROP = 2**31 - 1
+
+#: The argument that gives a classic queue priorities.
+PRIORITIES = "x-max-priority"
+#: The first RabbitMQ whose quorum queues know any, and the least that is a high one there.
+TWO_PRIORITIES_SINCE, HIGH = 4, 5
 
 #: URL schemes.
 _SCHEMES = ("amqp", "amqps", "pyamqp")
@@ -57,7 +63,11 @@ def rabbitmq_defaults(config: Config, conf: Any) -> dict[str, object]:
     """
     if not (config.defaults and on_rabbitmq(conf)):
         return {}
-    wanted = {**DEFAULTS, "broker_heartbeat": max(1, int(config.lease_ttl / _HEARTBEATS))}
+    defaults = dict(DEFAULTS)
+    if conf.task_queue_max_priority is not None:
+        # They are for every queue, and quorum queues have none.
+        defaults = {key: value for key, value in DEFAULTS.items() if value != "quorum"}
+    wanted = {**defaults, "broker_heartbeat": max(1, int(config.lease_ttl / _HEARTBEATS))}
     return {key: value for key, value in wanted.items() if not is_set(conf, key)}
 
 
@@ -67,9 +77,18 @@ def make_quorum(queue: Any, *, single: bool = False) -> None:
     Args:
         queue: of kombu's; changed in place.
         single: it is consumed by one worker at a time.
+
+    Raises:
+        ConfigError: it is to be a quorum queue and something that no quorum queue is.
     """
     arguments = dict(queue.queue_arguments or {})
-    other = arguments.get("x-queue-type", "quorum") != "quorum" or "x-max-priority" in arguments
+    if arguments.get("x-queue-type") == "quorum" and PRIORITIES in arguments:
+        raise ConfigError(
+            f"the queue {queue.name!r} cannot be a quorum queue with {PRIORITIES}, RabbitMQ would refuse it: leave "
+            f"{PRIORITIES} out (since RabbitMQ 4 a quorum queue has two priorities by itself), or write "
+            'queue_arguments={"x-queue-type": "classic", ...} and have it on one node only'
+        )
+    other = arguments.get("x-queue-type", "quorum") != "quorum" or PRIORITIES in arguments
     if other or queue.exclusive or queue.auto_delete or not queue.durable:
         return
     arguments.setdefault("x-queue-type", "quorum")
@@ -77,3 +96,35 @@ def make_quorum(queue: Any, *, single: bool = False) -> None:
     if single:
         arguments.setdefault("x-single-active-consumer", True)
     queue.queue_arguments = arguments
+
+
+def on_priorities(queues: Iterable[Any], *, wanted: bool, version: str) -> list[str]:
+    """What to tell the user about priorities on his queues; nothing, if he has not asked for any.
+
+    Args:
+        queues: of kombu's, those that are consumed.
+        wanted: tasks are published with a priority.
+        version: the server's.
+    """
+    ranked = sorted(queue.name for queue in queues if PRIORITIES in (queue.queue_arguments or {}))
+    others = sorted(queue.name for queue in queues if PRIORITIES not in (queue.queue_arguments or {}))
+    told = []
+    if ranked:
+        told.append(
+            f"{_named(ranked)} classic because of {PRIORITIES}: kept on one node of RabbitMQ, and gone for as long as "
+            "that node is; quorum queues have no such priorities"
+        )
+    if wanted and others:
+        major = version.partition(".")[0]
+        if major.isdecimal() and int(major) >= TWO_PRIORITIES_SINCE:
+            told.append(f"{_named(others)} of two priorities: up to {HIGH - 1} is normal, from {HIGH} on is high")
+        else:
+            told.append(
+                f"{_named(others)} without priorities: a quorum queue has none before RabbitMQ 4, this is {version}; "
+                f"where the order matters, use queues of their own, or a classic queue with {PRIORITIES}"
+            )
+    return told
+
+
+def _named(queues: Sequence[str]) -> str:
+    return f"queue {queues[0]} is" if len(queues) == 1 else f"queues {', '.join(queues)} are"

@@ -62,7 +62,7 @@ def rabbit() -> Iterator[Rabbit]:
     """The RabbitMQ that tests share; each takes a virtual host of its own."""
     if not rabbit_is_here():
         missing("no RabbitMQ here")
-    server = Rabbit()
+    server = Rabbit(management=True)
     try:
         server.start()
         yield server

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from celery_ha.model import Settlement
+from celery_ha.model import Readable, Settlement
 
 #: Seconds for which it is remembered that a message came to its end: if its ack is on the way to the
 #: broker, and if the connection it came by is gone, so that it will be delivered once more.
@@ -62,6 +62,39 @@ class Earlier:
     harmless: bool = False
 
 
+class Question(ABC):
+    """Starts that are asked for in one call, by somebody who does other things until the answer is there.
+
+    One at a time: an answer is read before the next is asked.
+    """
+
+    @abstractmethod
+    def ask(self, lease: str, attempts: Sequence[Attempt], settle: Sequence[tuple[Settlement, float]]) -> Readable:
+        """What :meth:`Attempts.start` does, for several attempts, one after the other, in one step.
+
+        Returns:
+            What can be read from when the answer is there, or when there will be none: another one after a new
+            connection.
+
+        Raises:
+            StoreUnavailable: the store was not reached; attempts may have been written down.
+
+        **Failure:** dying right after leaves attempts that count although their bodies never ran.
+        """
+
+    @abstractmethod
+    def answer(self) -> list[Started]:
+        """The answers, in the order of the attempts; waits for them.
+
+        Raises:
+            StoreUnavailable: there is none; attempts may have been written down.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Wait for no answer any more."""
+
+
 class Attempts(ABC):
     """The record.
 
@@ -82,6 +115,10 @@ class Attempts(ABC):
 
         **Failure:** dying right after leaves an attempt that counts although its body never ran.
         """
+
+    def question(self) -> Question | None:
+        """A way to ask for starts without waiting; None: this store has none."""
+        return None
 
     @abstractmethod
     def settle(self, lease: str, settle: Sequence[tuple[Settlement, float]]) -> bool:

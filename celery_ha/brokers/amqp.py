@@ -7,12 +7,13 @@ delivery that has not started is nobody's business but RabbitMQ's, and needs no 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from celery_ha.attempts.base import ACK_OWED, ACK_SENT, Attempts, Earlier, Started
 from celery_ha.brokers.base import NodeBroker
 from celery_ha.brokers.unacked import Delivery, Unacked
-from celery_ha.model import Claim, Ending, Settlement
+from celery_ha.errors import StoreUnavailable
+from celery_ha.model import Claim, Ending, Readable, Settlement
 
 
 class AmqpBroker(NodeBroker):
@@ -22,6 +23,7 @@ class AmqpBroker(NodeBroker):
 
     Args:
         attempts: in the store.
+        cut_off: closes the connection of a fenced lease.
         unacked: what this process holds.
         widest: of a queue and its configured shards, how many there are; None: nobody looks.
 
@@ -34,10 +36,20 @@ class AmqpBroker(NodeBroker):
     delays = True
 
     def __init__(
-        self, attempts: Attempts, unacked: Unacked | None = None, *, widest: Callable[[str, int], int] | None = None
+        self,
+        attempts: Attempts,
+        unacked: Unacked | None = None,
+        *,
+        cut_off: Callable[[str], None] | None = None,
+        widest: Callable[[str, int], int] | None = None,
     ) -> None:
-        self._attempts = attempts
         self._widest = widest
+        self._cut_off = cut_off
+        self._attempts = attempts
+        self._question = attempts.question()
+        self.asks = self._question is not None
+        #: Claims that starts are asked for, those of them that are here, and the endings that went along.
+        self._asked: tuple[tuple[str, ...], tuple[str, ...], tuple[Settlement, ...]] = (), (), ()
         self.unacked = unacked or Unacked()
 
     # -- holding ----------------------------------------------------------------------------
@@ -59,6 +71,28 @@ class AmqpBroker(NodeBroker):
         if answer is Started.NOT_NOW:
             self.unacked.aside[claim] = None
         return answer is Started.YES
+
+    def ask(self, lease: str, claims: Sequence[str], settle: Sequence[Settlement]) -> Readable | None:
+        found = [delivery for claim in claims if (delivery := self.unacked.get(claim)) is not None]
+        if self._question is None or not found:
+            return None
+        self._asked = tuple(claims), tuple(delivery.claim for delivery in found), tuple(settle)
+        return self._question.ask(lease, [delivery.attempt for delivery in found], self._remembered(settle))
+
+    def answer(self) -> Mapping[str, bool]:
+        claims, found, settle = self._asked
+        self._asked = (), (), ()
+        if self._question is None:
+            return {}
+        try:
+            answers = dict(zip(found, self._question.answer(), strict=True))
+        except StoreUnavailable:
+            self._question.close()
+            raise
+        if Started.CLOSED not in answers.values():
+            self.unacked.settled.extend(settle)
+        self.unacked.aside.update(dict.fromkeys(claim for claim, got in answers.items() if got is Started.NOT_NOW))
+        return {claim: answers.get(claim) is Started.YES for claim in claims}
 
     def earlier(self, delivery: Delivery) -> Earlier:
         """What is known of earlier attempts at a message."""
@@ -92,7 +126,12 @@ class AmqpBroker(NodeBroker):
     # -- recovery ---------------------------------------------------------------------------
 
     def fence(self, lease: str) -> None:
-        """Done by the store; a frozen process loses its connection by RabbitMQ's own heartbeat."""
+        """Done by the store; a frozen process loses its connection now, or by RabbitMQ's own heartbeat.
+
+        **Failure:** what it had not started waits for the heartbeat then; what it runs is fenced already.
+        """
+        if self._cut_off is not None:
+            self._cut_off(lease)
 
     def in_flight(self, lease: str) -> list[Claim]:
         """The attempts that had started; of their payload only as much as their locks need."""

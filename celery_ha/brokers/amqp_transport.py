@@ -10,6 +10,7 @@ except that tasks are published with an id, and with confirms.
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -18,11 +19,14 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
+from amqp.exceptions import RecoverableConnectionError
 from kombu.transport import pyamqp
 
 from celery_ha.brokers.amqp_consumers import Consumers
 from celery_ha.brokers.amqp_dead import DeadLetterBox
 from celery_ha.brokers.amqp_envelope import as_envelope
+from celery_ha.brokers.amqp_management import LEASE_PROPERTY
+from celery_ha.brokers.amqp_socket import BufferedTransport
 from celery_ha.brokers.intake import Intake
 from celery_ha.brokers.ledger import Ledger
 from celery_ha.brokers.suspects import Suspects
@@ -86,6 +90,8 @@ class ClaimingChannel(pyamqp.Channel):
         self._quiet_until = self._ask_at = 0.0
         #: When there was last nothing that only RabbitMQ has been told of.
         self._acked_at = 0.0
+        #: Changes of the ledger that were looked at.
+        self._seen = 0
         self.qos = Endings(lambda: self._ledger)
 
     # -- publishing -------------------------------------------------------------------------
@@ -213,7 +219,7 @@ class ClaimingChannel(pyamqp.Channel):
         Raises:
             Fenced: the lease is fenced.
         """
-        intake, now = self.intake, time.monotonic()
+        intake = self.intake
         if intake is None or not self.is_open:
             return None
         intake.check()
@@ -222,9 +228,11 @@ class ClaimingChannel(pyamqp.Channel):
             self._suspects.open_next(intake)
         if not (self._broker.unacked.aside or self._suspects):
             return LAZY if intake.ledger.owes else None
+        now = time.monotonic()
         if now >= max(self._quiet_until, self._ask_at):
             self._ask_at = now + ASK_AGAIN
-            self._ask_again()
+            if self._ask_again():
+                self.connection.client.transport.cycle.turn_again()
             self._consumers.renew()
         return ASK_AGAIN
 
@@ -250,16 +258,20 @@ class ClaimingChannel(pyamqp.Channel):
     def _settle(self, intake: Intake, now: float) -> None:
         if intake.stock_due(now):
             intake.between_claims()
-        owed = intake.ledger.owed()
-        if not owed:
+        ledger = intake.ledger
+        if not ledger.owes:
             self._acked_at = now
             return
+        if ledger.changes == self._seen and self.attended and now < self._acked_at + LAZY:
+            return
+        self._seen = ledger.changes
+        owed = ledger.owed()
         plain = self._ack_at_once(owed)
         if plain and self.attended and now < self._acked_at + LAZY:
             return  # the next start carries them, or a later turn
         self._acked_at = now
         if intake.settle(owed):
-            intake.ledger.confirmed(owed)
+            ledger.confirmed(owed)
         else:
             self._quiet_until = now + STORE_AGAIN
             intake.refused()
@@ -289,17 +301,22 @@ class ClaimingChannel(pyamqp.Channel):
             delivery.acked = True
             pyamqp.Channel.basic_ack(delivery.channel, delivery.tag)
 
-    def _ask_again(self) -> None:
+    def _ask_again(self) -> bool:
+        """Returns whether anything came of it."""
         unacked = self._broker.unacked
-        for claim in tuple(unacked.aside):
+        before = tuple(unacked.aside)
+        for claim in before:
             delivery = unacked.get(claim)
             if delivery is not None and delivery.channel is self:
                 self._offer(delivery)
         self._flush()
+        return tuple(unacked.aside) != before
 
     def _flush(self) -> None:
         """Tell RabbitMQ what was settled; by the loop's own thread."""
         settled, now = self._broker.unacked.settled, []
+        if not settled:
+            return
         while settled:
             now.append(settled.popleft())
         # The oldest first: what goes back to a quorum queue is delivered again in the order it came back.
@@ -327,6 +344,23 @@ class ClaimingConnection(pyamqp.Connection):
 
     Channel = ClaimingChannel
 
+    def Transport(self, host: str, connect_timeout: float | None, ssl: Any = False, *args: Any, **options: Any) -> Any:  # noqa: FBT002, N802
+        """Py-amqp's, with a buffer, where it is not TLS that has its own."""
+        if ssl:
+            return super().Transport(host, connect_timeout, ssl, *args, **options)
+        return BufferedTransport(host, connect_timeout, *args, **options)
+
+    @property
+    def whole(self) -> bool:
+        """Whether something has come that the socket does not tell of any more."""
+        return bool(getattr(self._transport, "whole", False))
+
+    def blocking_read(self, timeout: float | None = None) -> Any:
+        """py-amqp sets the socket's timeout for each frame, and back: not for one that is here already."""
+        if self.whole:
+            return self.on_inbound_frame(self._transport.read_frame())
+        return super().blocking_read(timeout)
+
 
 class ClaimingTransport(pyamqp.Transport):
     """``amqp://``, ``pyamqp://``."""
@@ -339,12 +373,39 @@ class ClaimingTransport(pyamqp.Transport):
 
     def establish_connection(self) -> Any:
         # A publish is accepted when RabbitMQ has said so, not when it was sent.
-        self.client.transport_options.setdefault("confirm_publish", True)
+        options = self.client.transport_options
+        options.setdefault("confirm_publish", True)
+        if lease := self.client.lease:
+            options["client_properties"] = {**options.get("client_properties", {}), LEASE_PROPERTY: lease}
         return super().establish_connection()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         super().register_with_event_loop(connection, loop)
-        self.cycle.run_on(loop)
+        self.cycle.run_on(loop, partial(self._take_in, connection))
+
+    def on_readable(self, connection: Any, loop: Any) -> None:
+        """All that has come, in one turn; kombu takes a turn for each message and one to find that there is none.
+
+        So what came together asks to start together.
+        """
+        if not connection.connected:
+            raise RecoverableConnectionError("Socket was disconnected")
+        try:
+            connection.drain_events(timeout=0)
+            self._take_in(connection)
+        except TimeoutError:
+            return
+        except OSError as exc:
+            if exc.errno not in {errno.EAGAIN, errno.EINTR}:
+                raise
+
+    def _take_in(self, connection: Any) -> bool:
+        """What was read from the socket while somebody waited for something else."""
+        found = False
+        while connection.whole:
+            found = True
+            connection.drain_events(timeout=0)
+        return found
 
     def drain_events(self, connection: Any, **kwargs: Any) -> Any:
         if not self.cycle.on_loop:

@@ -8,9 +8,9 @@ step, so dying between two calls loses nothing and repeats nothing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from celery_ha.model import Batch, Claim, Settlement
+from celery_ha.model import Batch, Claim, Readable, Settlement
 
 
 class Door(ABC):
@@ -120,6 +120,30 @@ class NodeBroker(HoldingBroker, RecoveryBroker, ABC):
 
     #: The broker itself gives a shard to the next of its consumers, as soon as the connection of the first is closed.
     hands_over = False
+    #: Starts can be asked for without waiting.
+    asks = False
+
+    def ask(self, lease: str, claims: Sequence[str], settle: Sequence[Settlement]) -> Readable | None:
+        """What :meth:`start` does, for several claims in one call, without waiting for the answer.
+
+        One call at a time: :meth:`answer` comes before the next.
+
+        Returns:
+            What can be read from when the answer is there, or when there will be none: another one after a new
+            connection; None: this broker is asked by :meth:`start` only, and nothing was asked.
+
+        Raises:
+            StoreUnavailable: not reached; attempts may be marked.
+        """
+        return None
+
+    def answer(self) -> Mapping[str, bool]:
+        """Whether each claim that was asked for may start; waits for the answer.
+
+        Raises:
+            StoreUnavailable: there is none; attempts may be marked.
+        """
+        return {}
 
     @abstractmethod
     def holds(self, lease: str, claim: str) -> bool:

@@ -30,6 +30,8 @@ class Connection(connection.Connection):
 
     #: The node that consumes through this connection, set by the worker.
     intake: Intake | None = None
+    #: The lease that is consumed under, told to the broker when it connects.
+    lease: str | None = None
     #: Dead letters kept by the broker.
     dead_letters_max = 10_000
 

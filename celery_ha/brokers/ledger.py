@@ -33,6 +33,8 @@ class Ledger:
         self._claims: dict[str, Claim] = {}
         self._running: set[str] = set()
         self._owed: dict[str, Settlement] = {}
+        #: Grows with everything that is owed.
+        self.changes = 0
 
     def holds(self, claim: str) -> bool:
         """Whether the claim has not ended here."""
@@ -107,6 +109,7 @@ class Ledger:
             payload = self._claims.pop(claim).payload
             mended = redelivered(payload, started=True) if started and ending is Ending.RELEASE else None
             self._owed[claim] = Settlement(claim, ending, reason, mended)
+            self.changes += 1
         self._on_owed()
         return True
 
@@ -117,6 +120,7 @@ class Ledger:
                 return
             self._held[claim] = False
             self._owed[claim] = Settlement(claim, Ending.DEFER)
+            self.changes += 1
 
     def owed(self) -> tuple[Settlement, ...]:
         """What to send: newest claim first, so that what goes back ends up in its old order."""
@@ -140,6 +144,7 @@ class Ledger:
         with self._mutex:
             for claim in claims:
                 self._owed[claim] = Settlement(claim, Ending.RELEASE)
+                self.changes += 1
 
     @property
     def owes(self) -> bool:

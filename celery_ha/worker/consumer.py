@@ -14,6 +14,7 @@ from celery_ha.brokers.dead import DeadLetters
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.locks.unique import HEADER
+from celery_ha.rabbitmq import on_priorities, on_rabbitmq
 from celery_ha.telling import news
 from celery_ha.worker.condemn import condemn_unopened
 from celery_ha.worker.gate import Gate, claim_of, gated
@@ -43,6 +44,7 @@ class Consumer(consumer.Consumer):
         self._cycle: Any = None
         self._standby = Standby(self)
         self._reads: Reads | None = None
+        self._told = False
         super().__init__(*args, **kwargs)
         self.node.concurrency = lambda: int(self.pool.num_processes or 1)
         self.node.later = self.timer.call_after
@@ -78,11 +80,29 @@ class Consumer(consumer.Consumer):
             self._revoked.read()
         except StoreUnavailable as exc:
             raise ConnectionError(str(exc)) from exc  # Celery tries again
+        self._tell_of_priorities(connection)
         self._select_shards()
         watch_again(self.pool)
         self._reads = self._reads or Reads(self.pool)
         self.node.signs.show(connected=True)
         return connection
+
+    def _tell_of_priorities(self, connection: Any) -> None:
+        """Once: what RabbitMQ makes of them."""
+        if self._told or not on_rabbitmq(self.app.conf):
+            return
+        self._told = True
+        tasks = self.app.tasks.values()
+        wanted = any(which.priority is not None for which in tasks) or self.app.conf.task_default_priority is not None
+        version = str(connection.connection.server_properties.get("version", ""))
+        for sentence in on_priorities(self.app.amqp.queues.consume_from.values(), wanted=wanted, version=version):
+            logger.warning("Priorities: %s", sentence)
+
+    def connection_for_read(self, heartbeat: Any = None) -> Any:
+        """Whose it is, the broker hears when it is connected."""
+        connection = self.app.connection_for_read(heartbeat=heartbeat)
+        connection.lease = self.node.lease
+        return self.ensure_connected(connection)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         self.node.pulse_stops()
@@ -100,12 +120,17 @@ class Consumer(consumer.Consumer):
         """Celery drops what its pool has not started; under a living lease it goes on."""
         if self.node.fenced:
             super().on_close()
+            self._starts("clear")
             return
         drop_waiting(self, self.node.claims.runs)
-        starts = getattr(self.controller, "_process_task", None)
-        for _ in range(starts.clear() if isinstance(starts, Starts) else 0):
+        for _ in range(self._starts("clear") or 0):
             self.controller._quick_release()
         finish_writes(self.pool)
+
+    def _starts(self, what: str) -> Any:
+        """Tell those who wait for their start, where somebody keeps them waiting."""
+        starts = getattr(self.controller, "_process_task", None)
+        return getattr(starts, what)() if isinstance(starts, Starts) else None
 
     def _become_zombie(self) -> None:
         """Stop all that ran under the fenced lease, before anything touches the broker (rule 13).
@@ -280,6 +305,7 @@ class Consumer(consumer.Consumer):
         """A warm shutdown begins: the shards move at once, what has not started goes back."""
         self.node.drain()
         super().stop()
+        self._starts("settle")
         self.node.claims.give_back_idle()
         self._say("rest")
         self.node.unpack()

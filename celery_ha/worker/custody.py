@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 
 from celery_ha.brokers.base import NodeBroker
 from celery_ha.config import Config
 from celery_ha.errors import StoreUnavailable
-from celery_ha.model import Claim, Ending, Holder, Parked
+from celery_ha.model import Claim, Ending, Holder, Parked, Readable, Settlement
 from celery_ha.store.base import Parking
 from celery_ha.worker.life import Life
 from celery_ha.worker.stock import Stock
@@ -47,6 +47,8 @@ class Custody:
         self.on_hopeless: Callable[[Claim], None] = lambda _claim: None
         #: Where messages wait for their locks; None: broker and store are not one server.
         self.parking: Parking | None = None
+        #: What was asked by :meth:`ask` and is not answered yet: claims, and the endings that went along.
+        self._asked: tuple[Life, tuple[str, ...], tuple[Settlement, ...]] | None = None
 
     def start(self, claim: str) -> bool:
         """The write without which no body runs (rule 1).
@@ -67,6 +69,63 @@ class Custody:
         if ledger.started(claim):
             return ledger.run(claim)
         return self._ask(life, claim) and ledger.run(claim)
+
+    def ask(self, claims: Sequence[str]) -> Readable | None:
+        """Ask for the marks of claims that have a slot, without waiting.
+
+        :meth:`start` sees them after :meth:`answered`.
+
+        What may not start any more is not asked for, and :meth:`start` refuses it.
+
+        Returns:
+            What can be read from when the answer is there; None: nothing was asked.
+
+        **Failure:** dying before the answer leaves attempts that may be marked and did not run: each counts, as it
+        does when :meth:`start` dies before its answer. They had a slot; what waits for one is never asked for.
+        """
+        life = self._life()
+        if life is None or not life.keeper.trusted:
+            return None
+        ledger = life.ledger
+        wanted = [claim for claim in claims if self.holds(claim) and not ledger.started(claim)]
+        owed = ledger.owed()
+        try:
+            by = self._broker.ask(ledger.lease, wanted, owed) if wanted else None
+        except StoreUnavailable as exc:
+            self._unanswered(life, wanted, exc)
+            return None
+        if by is not None:
+            self._asked = life, tuple(wanted), owed
+        return by
+
+    def answered(self) -> None:
+        """Read the answer to :meth:`ask`, waiting for it if it is not there.
+
+        A claim that was given back meanwhile is given back again: its start may have been written after that.
+        """
+        if self._asked is None:
+            return
+        (life, wanted, owed), self._asked = self._asked, None
+        ledger = life.ledger
+        try:
+            granted = self._broker.answer()
+        except StoreUnavailable as exc:
+            self._unanswered(life, wanted, exc)
+            return
+        if any(granted.values()):
+            ledger.confirmed(owed)
+        for claim, yes in granted.items():
+            if not yes:
+                ledger.forget(claim)
+                life.refused()
+            elif not ledger.mark(claim):
+                ledger.adopt(ledger.strangers((claim,)))
+
+    def _unanswered(self, life: Life, claims: Iterable[str], exc: StoreUnavailable) -> None:
+        logger.warning("Could not ask to start claims %s: %s", ", ".join(claims), exc)
+        for claim in claims:
+            life.ledger.forget(claim)
+        self.stock.again(0.0)
 
     def mark(self, claim: str) -> bool:
         """Count an attempt from here on: whatever it does when it is opened, it did (rule 15).
@@ -98,9 +157,7 @@ class Custody:
             with self._reaching():
                 granted = self._broker.start(ledger.lease, claim, settle=owed)
         except StoreUnavailable as exc:
-            logger.warning("Could not ask to start claim %s: %s", claim, exc)
-            ledger.forget(claim)
-            self.stock.again(0.0)
+            self._unanswered(life, (claim,), exc)
             return False
         if granted:
             ledger.confirmed(owed)

@@ -2,16 +2,34 @@
 
 Celery's pool frees a slot, and so starts the next task, just before it tells the worker that the last
 one is done. A start that must be asked for (rule 1) waits for the loop's next turn instead; by then
-the ack is noted and goes with the question.
+the ack is noted and goes with the question, and so do the other starts of that turn.
+
+Where the broker can be asked without waiting, the loop turns on until the answer is there; what wants
+to start meanwhile goes with the next question. Only what has a slot is asked for: what waits for one
+has not started, whatever becomes of this process (rule 15).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
+from celery_ha.model import Readable
 from celery_ha.worker.gate import claim_of
+
+
+class Marking(Protocol):
+    """Who marks attempts as started."""
+
+    def marked(self, claim: str) -> bool:
+        """Whether this claim may start without asking."""
+
+    def ask(self, claims: Sequence[str]) -> Readable | None:
+        """Ask for several marks; returns what can be read from when the answer is there, None: nothing was asked."""
+
+    def answered(self) -> None:
+        """Read the answer, waiting for it if it is not there."""
 
 
 class Starts:
@@ -19,40 +37,88 @@ class Starts:
 
     Args:
         process: the worker's own.
-        soon: runs a function on the loop's next turn.
-        marked: whether this claim may start without asking.
+        hub: the worker's loop.
+        claims: the marks.
+        ahead: every request that comes here has a slot, so several may be asked for at once.
     """
 
-    def __init__(
-        self,
-        process: Callable[[Any], None],
-        soon: Callable[[Callable[[], None]], Any],
-        marked: Callable[[str], bool],
-    ) -> None:
+    def __init__(self, process: Callable[[Any], None], hub: Any, claims: Marking, *, ahead: bool = False) -> None:
         self._process = process
-        self._soon = soon
-        self._marked = marked
+        self._hub = hub
+        self._claims = claims
+        self._ahead = ahead
         self._waiting: deque[Any] = deque()
+        #: Asked for, and what the loop waits for then.
+        self._asked: tuple[Any, ...] = ()
+        self._by: Readable | None = None
 
     def __call__(self, request: Any) -> None:
-        if not self._waiting and self._marked(claim_of(request)):
+        if not self._waiting and not self._asked and self._claims.marked(claim_of(request)):
             self._process(request)
             return
         self._waiting.append(request)
         if len(self._waiting) == 1:
-            self._soon(self._drain)
+            self._hub.call_soon(self._drain)
 
     def _drain(self) -> None:
-        """One after the other; what is left after an error is drained by the next turn."""
+        """Ask for what waits, or start one after the other; what is left after an error is drained by the next turn."""
+        if self._asked:
+            return  # its answer drains
+        if self._ahead and self._ask():
+            return
         try:
             while self._waiting:
                 self._process(self._waiting.popleft())
         finally:
             if self._waiting:
-                self._soon(self._drain)
+                self._hub.call_soon(self._drain)
+
+    def _ask(self) -> bool:
+        by = self._claims.ask([claim_of(request) for request in self._waiting])
+        if by is None:
+            return False
+        self._asked = tuple(self._waiting)
+        self._waiting.clear()
+        # Not by its number: the one of a lost connection may be the next one's.
+        if by is not self._by:
+            self._by = by
+            self._hub.add_reader(by.fileno(), self._hear)
+        return True
+
+    def _hear(self) -> None:
+        """The answer is there, or none will come."""
+        if not self._asked:
+            self._unwatch()
+            return
+        answered = len(self._asked)
+        try:
+            self._take()
+            for _ in range(answered):
+                self._process(self._waiting.popleft())
+        finally:
+            if self._waiting:
+                self._hub.call_soon(self._drain)
+
+    def _take(self) -> None:
+        asked, self._asked = self._asked, ()
+        self._waiting.extendleft(reversed(asked))
+        self._claims.answered()
+
+    def _unwatch(self) -> None:
+        """The store closed a connection that nothing was asked by; the next question makes another."""
+        by, self._by = self._by, None
+        if by is not None and by.fileno() >= 0:
+            self._hub.remove_reader(by.fileno())
 
     def clear(self) -> int:
         """After a reconnect nothing of the old loop comes; returns how many starts were waiting."""
+        self.settle()
         dropped = len(self._waiting)
         self._waiting.clear()
         return dropped
+
+    def settle(self) -> None:
+        """The loop turns no more: what was asked for is known, and waits."""
+        self._by = None
+        if self._asked:
+            self._take()

@@ -30,7 +30,9 @@ class LeaseStep(bootsteps.StartStopStep):
         os.register_at_fork(after_in_child=lambda: _drop(store()))
         quieten()
         if w.hub is not None:
-            w._process_task = Starts(w._process_task, w.hub.call_soon, ha.node.claims.marked)
+            # Without a semaphore requests come here before they have a slot.
+            ahead = ha.node.broker.asks and bool(getattr(w.pool_cls, "uses_semaphore", False))
+            w._process_task = Starts(w._process_task, w.hub, ha.node.claims, ahead=ahead)
         extra = getattr(w, "extra_info", None)  # the program's, not that of an embedded worker
         if extra is not None:
             w.extra_info = lambda: banner(ha) + (extra() or "")

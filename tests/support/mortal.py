@@ -1,4 +1,4 @@
-"""A worker that dies in the middle of recovering another: right after one of the steps of ``reclaim``."""
+"""A worker that dies right after one of the steps of ``reclaim``, or of asking for starts on RabbitMQ."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import os
 import signal
 from typing import Any
 
+from celery_ha.brokers.amqp import AmqpBroker
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.store.redis.court import RedisCourt
 from celery_ha.store.redis.locks import RedisLocks
 
 STEPS = {
+    "asked": (AmqpBroker, "ask"),
+    "answered": (AmqpBroker, "answer"),
     "fence": (RedisBroker, "fence"),
     "in_flight": (RedisBroker, "in_flight"),
     "settle": (RedisLocks, "settle"),

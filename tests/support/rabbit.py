@@ -26,7 +26,8 @@ HOSTS = 36
 class Rabbit:
     """One node with an epmd and a folder of its own; its queues outlive a restart."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, management: bool = False) -> None:
+        self._management_port = free_port() if management else None
         self.port, self._dist, self._epmd_port = free_port(), free_port(), free_port()
         self._folder = tempfile.TemporaryDirectory(prefix="ha-test-mq-")
         self._epmd: subprocess.Popen[bytes] | None = None
@@ -41,6 +42,11 @@ class Rabbit:
     def url(self) -> str:
         """Where nobody was before: a virtual host of the caller's own."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{next(self._hosts)}"
+
+    @property
+    def management(self) -> str:
+        """Of its API, if it was made with one."""
+        return f"http://guest:guest@127.0.0.1:{self._management_port}"
 
     def start(self) -> None:
         """Start it, again after :meth:`stop`, and wait until it serves clients."""
@@ -78,8 +84,12 @@ class Rabbit:
             "permissions": [{"user": "guest", "vhost": host, **everything} for host in hosts],
         }
         (self.folder / "definitions.json").write_text(json.dumps(definitions))
-        (self.folder / "plugins").write_text("[].")
-        (self.folder / "rabbitmq.conf").write_text(f"load_definitions = {self.folder / 'definitions.json'}\n")
+        plugins, settings = "[].", [f"load_definitions = {self.folder / 'definitions.json'}"]
+        if self._management_port:
+            plugins = "[rabbitmq_management]."
+            settings += ["management.tcp.ip = 127.0.0.1", f"management.tcp.port = {self._management_port}"]
+        (self.folder / "plugins").write_text(plugins)
+        (self.folder / "rabbitmq.conf").write_text("\n".join([*settings, ""]))
 
     def _environment(self) -> dict[str, str]:
         return {

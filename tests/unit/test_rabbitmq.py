@@ -10,8 +10,9 @@ from celery import Celery
 
 from celery_ha import HA
 from celery_ha.delays import lasting
+from celery_ha.errors import ConfigError
 from celery_ha.model import Node
-from celery_ha.rabbitmq import NEVER_DROP, make_quorum
+from celery_ha.rabbitmq import NEVER_DROP, make_quorum, on_priorities
 from celery_ha.worker.shards import owned_shards, standby_shards
 
 QUORUM = {"x-queue-type": "quorum", "x-delivery-limit": NEVER_DROP}
@@ -62,6 +63,41 @@ def test_queue_that_can_be_no_quorum_queue_is_left_alone(options):
     before = dict(queue.queue_arguments or {})
     make_quorum(queue, single=True)
     assert dict(queue.queue_arguments or {}) == before
+
+
+def test_queue_cannot_be_a_quorum_queue_with_priorities_and_says_what_to_write():
+    queue = kombu.Queue("q", queue_arguments={"x-queue-type": "quorum", "x-max-priority": 9})
+    with pytest.raises(ConfigError, match="leave x-max-priority out"):
+        make_quorum(queue)
+
+
+def test_priorities_for_every_queue_make_classic_queues_of_all():
+    app = app_on("amqp://localhost//", ha_queues={"orders": 2}, task_queue_max_priority=9)
+    queues = app.amqp.queues
+    for name in ("celery", "orders.1", "made.later"):
+        assert queues[name].queue_arguments == {"x-max-priority": 9}
+        assert queues[name].exchange.type == "topic"
+
+
+RANKED = kombu.Queue("ranked", queue_arguments={"x-max-priority": 9})
+OTHER = kombu.Queue("other", queue_arguments=dict(QUORUM))
+
+
+@pytest.mark.parametrize(
+    ("queues", "wanted", "version", "told"),
+    [
+        ([OTHER], False, "3.10.8", []),
+        ([OTHER], True, "3.10.8", ["queue other is without priorities"]),
+        ([OTHER], True, "4.1.0", ["queue other is of two priorities"]),
+        ([OTHER], True, "", ["queue other is without priorities"]),
+        ([RANKED], True, "4.1.0", ["queue ranked is classic"]),
+        ([RANKED, OTHER], True, "3.10.8", ["queue ranked is classic", "queue other is without priorities"]),
+    ],
+)
+def test_user_who_wants_priorities_is_told_what_becomes_of_them(queues, wanted, version, told):
+    found = on_priorities(queues, wanted=wanted, version=version)
+    assert len(found) == len(told)
+    assert all(sentence.startswith(beginning) for sentence, beginning in zip(found, told, strict=True))
 
 
 def test_delay_of_less_than_a_second_is_one_of_a_second():

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from redis.exceptions import (
     AskError,
@@ -24,6 +24,7 @@ from redis.exceptions import (
 
 from celery_ha.errors import StoreError, StoreUnavailable
 from celery_ha.lua import Script, not_now, pack
+from celery_ha.model import Readable
 from celery_ha.store.redis.url import Dial, Wire
 
 Command = tuple[Any, ...]
@@ -48,6 +49,7 @@ class Link:
         self._lock = threading.RLock()
         self._connection: Wire | None = None
         self._name = ""
+        self._asked: tuple[Script, list[object]]
         #: The server's id of this connection; empty unless it was verified that it can be watched.
         self.id = ""
         #: The server's run id; empty if it does not tell.
@@ -111,6 +113,57 @@ class Link:
                     raise
             self.call(("SCRIPT", "LOAD", lua.text))
             return self.call(command)[0]
+
+    def ask_script(self, name: str, *arguments: object) -> Readable:
+        """Send a script and do not wait: :meth:`read_script` must be the next call.
+
+        Returns:
+            What can be read from when the answer is there; another one after a new connection.
+
+        Raises:
+            StoreUnavailable: it was not sent whole; it may have run nevertheless.
+        """
+        self._asked = _script(name), list(arguments)
+        with self._held():
+            if self._connection is None:
+                self._connect()
+            connection: Any = self._connection
+            try:
+                connection.send_packed_command([pack(self._asked_command())], check_health=False)
+                return cast("Readable", connection._sock)  # noqa: SLF001 - redis-py has no other way to it
+            except (RedisError, OSError) as error:
+                self._drop()
+                raise StoreUnavailable(f"the store was not reached: {error}") from error
+
+    def read_script(self) -> Any:
+        """The result of what :meth:`ask_script` sent; waits for it.
+
+        Raises:
+            StoreUnavailable: no reply in time; the script may have run.
+            StoreError: the script failed.
+        """
+        with self._held():
+            connection = self._connection
+            if connection is None:
+                raise StoreUnavailable("the connection to the store was lost")
+            try:
+                reply = _read(connection)
+            except (RedisError, OSError) as error:
+                self._drop()
+                raise StoreUnavailable(f"the store did not answer: {error}") from error
+            except BaseException:
+                self._drop()
+                raise
+            if isinstance(reply, NoScriptError):
+                self.call(("SCRIPT", "LOAD", self._asked[0].text))
+                return self.call(self._asked_command())[0]
+            if isinstance(reply, ResponseError):
+                raise self._refusal(reply)
+            return reply
+
+    def _asked_command(self) -> Command:
+        lua, arguments = self._asked
+        return lua.command([self.prefix], arguments)
 
     def drop_if_closed(self) -> None:
         """Notice that the server closed an idle connection, before a call is lost on it."""

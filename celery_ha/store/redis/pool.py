@@ -22,7 +22,8 @@ class LinkPool:
     """
 
     def __init__(self, make: Callable[[], Link]) -> None:
-        self._make = make
+        #: Makes a link that is nobody else's.
+        self.make = make
         self._pid = os.getpid()
         #: A deque needs no lock that another thread could hold across a fork.
         self._idle: deque[tuple[Link, float]] = deque()
@@ -37,7 +38,7 @@ class LinkPool:
             if monotonic() - since > FRESH:
                 link.drop_if_closed()
         except IndexError:
-            link = self._make()
+            link = self.make()
         try:
             yield link
         finally:

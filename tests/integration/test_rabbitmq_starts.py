@@ -1,0 +1,95 @@
+"""Starts that are asked for without waiting, and connections of frozen workers, on RabbitMQ with a Redis store."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from celery_ha.store.redis import RedisStore
+from tests.support.fleet import eventually
+from tests.support.rabbit import Rabbit
+from tests.support.scene import Scene, first_start_after, scene
+from tests.support.server import RedisServer
+
+TTL = 3.0
+
+
+@pytest.fixture
+def make_stage(
+    start_redis: Callable[..., RedisServer], tmp_path_factory: pytest.TempPathFactory, rabbit: Rabbit
+) -> Iterator[Callable[..., Scene]]:
+    with ExitStack() as stack:
+
+        def make(**settings: object) -> Scene:
+            server = start_redis()
+            conf = json.dumps({"ha_store": server.url, **settings})
+            path = tmp_path_factory.mktemp("starts")
+            return stack.enter_context(
+                scene(server, path, ttl=TTL, broker=rabbit.url(), PROBE_CONF=conf, PROBE_PREFETCH="4")
+            )
+
+        yield make
+
+
+@pytest.mark.parametrize("step", ["asked", "answered"])
+def test_worker_that_dies_around_the_answer_to_its_starts_loses_nothing_and_runs_nothing_twice(make_stage, step: str):
+    # Given a worker that dies as soon as it has asked to start its first tasks, or has the answer
+    stage = make_stage()
+    (mortal,) = stage.start(1, PROBE_DIES_AFTER=step)
+    keys = stage.load(12, 0.01)
+    eventually(lambda: not mortal.alive, why="dead")
+    assert stage.ledger.runs() == []
+    # When another one comes
+    stage.start(1)
+    # Then each of its tasks runs once
+    stage.wait_ended(keys)
+    assert stage.ledger.doubled(keys, []) == {}
+    # And only what had a slot may have been counted as started
+    eventually(lambda: not stage.redis.keys("_ha:attempts:*"), why="all attempts over")
+    assert len(stage.redis.keys("_ha:fenced")) == 0
+
+
+def test_store_that_restarts_between_a_question_and_its_answer_has_it_asked_again(make_stage):
+    # Given workers under load
+    stage = make_stage()
+    stage.start(1)
+    with stage.stream(0.02, 0.02) as keys:
+        stage.wait_started(keys, 10)
+        # When the store drops every connection, again and again
+        for _ in range(5):
+            stage.wait_started(keys, len(stage.ledger.by_key()) + 3)
+            stage.redis.client_kill_filter(_type="normal", skipme=True)
+    # Then everything runs, once
+    stage.wait_ended(keys)
+    assert stage.ledger.doubled(keys, []) == {}
+
+
+@pytest.mark.parametrize("way", ["heartbeats", "management"])
+def test_what_a_frozen_worker_holds_and_has_not_started_runs_elsewhere_within_its_ttl_and_2_s(
+    make_stage, rabbit: Rabbit, way: str
+):
+    # Given workers that RabbitMQ gives up when their heartbeats are missed, or that the leader has cut off
+    by_hand = {"broker_heartbeat": 60, "ha_rabbitmq_management": rabbit.management}
+    stage = make_stage(**(by_hand if way == "management" else {}))
+    stage.top_up(2)
+    store = RedisStore(stage.server.url)
+    frozen = next(worker for worker in stage.live if worker is not stage.leader)
+    lease = stage.node(frozen).lease
+    # When one is frozen with messages waiting in its memory
+    keys = stage.publish("order", stage.keys_on(stage.shards(frozen), 20), 0.2)
+    stage.wait_started(keys, 2)
+    harm = stage.kill(frozen, signal.SIGSTOP)
+    started = {run.key for run in stage.ledger.runs() if run.key in keys}
+    # Then they start elsewhere in time
+    took = eventually(first_start_after(stage.ledger, set(keys) - started, harm.at, elsewhere=frozen.name)) - harm.at
+    assert took < TTL + 2
+    # And when it goes on it starts nothing under its old lease
+    eventually(lambda: lease not in store.court.look().nodes, why="fenced")
+    frozen.send(signal.SIGCONT)
+    stage.wait_ended(keys)
+    assert stage.ledger.doubled(keys, stage.harms) == {}
+    store.close()
