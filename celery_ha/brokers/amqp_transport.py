@@ -139,6 +139,7 @@ class ClaimingChannel(pyamqp.Channel):
         # What Celery answers with, and what the task's own process knows the delivery by.
         message.delivery_info["delivery_tag"] = message.properties["delivery_tag"] = claim
         self._broker.unacked.add(delivery)
+        self.intake.reception.serve((queue,))  # type: ignore[union-attr]
         self._offer(delivery)
 
     def _offer(self, delivery: Delivery) -> None:
@@ -276,6 +277,7 @@ class ClaimingChannel(pyamqp.Channel):
         for claim in tuple(unacked.aside):
             delivery = unacked.get(claim)
             if delivery is not None and delivery.channel is self:
+                self.intake.reception.serve((delivery.queue,))  # type: ignore[union-attr] # takes credit
                 self._offer(delivery)
         self._flush()
 

@@ -61,6 +61,7 @@ class ClaimingChannel(RingingChannel):
         #: Ask and send nothing before this time: the broker refused us.
         self._quiet_until = 0.0
         self._claimed_as = ""
+        self._asked_for = 0
         self._consumers_of: dict[str, Callable[[Any], Any]] = {}
         self._suspects = Suspects(self._open)
 
@@ -118,6 +119,8 @@ class ClaimingChannel(RingingChannel):
         if now < self._quiet_until or intake.stock_due(now):
             return  # the next turn of the loop asks
         self._suspects.open_next(intake)
+        if self._suspects:
+            intake.reception.serve(queues)  # left alone on purpose
         self._in_poll, self._brpop_sent_at = self.client.connection, now
         idle = self._limit(intake) == 0 or (not self._hot and now < self._scan_at)
         if idle and not intake.ledger.owes:
@@ -164,7 +167,7 @@ class ClaimingChannel(RingingChannel):
         self._asked_queues = names
         self._paid = intake.ledger.owed()
         self._claimed_as = intake.lease
-        limit = self.qos.free(self._limit(intake))
+        self._asked_for = limit = self.qos.free(self._limit(intake))
         slots = min(limit, intake.free_slots())
         keys, args = claim_command(self.layout, intake.lease, names, limit, slots, self._paid)
         self.asked = "claim"
@@ -224,6 +227,8 @@ class ClaimingChannel(RingingChannel):
             raise Empty
         ledger = intake.ledger
         ledger.confirmed(self._paid)
+        if self._asked_for:
+            intake.reception.serve(self._asked_queues)
         self._take_turns(batch)
         ledger.took(batch.claims)
         for claim in batch.claims:
