@@ -83,7 +83,7 @@ class WorkerNode:
         #: Off the loop.
         self.aside = Aside()
         #: What is heard of its queues.
-        self.reception = Reception()
+        self.reception = Reception(config.stuck_after)
         #: How often tasks found their locks busy here.
         self.busy = Busyness()
         #: Called from a thread when membership changed.
@@ -128,6 +128,7 @@ class WorkerNode:
             on_observed=self._on_observed,
             on_change=self._on_change,
         )
+        self._life.on_kept = self.reception.silent
         logger.info("Opened lease %s as %s", self.lease, self.name)
 
     def ensure_open(self) -> None:

@@ -34,7 +34,7 @@ class Consumer:
         self.attempts = MemoryAttempts(store, shared)
         self.broker = AmqpBroker(self.attempts)
         self.batch_limit = 100
-        self.reception = Reception()
+        self.reception = Reception(0)
         self.got: list[Any] = []
         self._url, self._queue = url, queue
         self.connection: Any = None

@@ -21,7 +21,7 @@ CONF = {
     "imports": ["tests.support.deaf"],
     "broker_transport_options": {"health_check_interval": 0},
 }
-STUCK = "connecting anew"
+STUCK, HUNG = "connecting anew", "cutting its"
 
 
 def tell(scene: Scene, worker: Worker, command: str, **arguments: object) -> dict[str, object]:
@@ -82,7 +82,7 @@ def test_connection_that_a_firewall_has_dropped_is_given_up(
         keys = scene.load(6, 0.01)
         # Then the worker runs what waits, under the lease it has
         scene.settled(keys)
-        assert STUCK in worker.log.read_text()
+        assert HUNG in worker.log.read_text()
         assert scene.fenced() == set()
         worker.process.terminate()
         worker.process.wait()

@@ -68,7 +68,7 @@ def test_looks_are_taken_often_enough():
 
 
 def test_stuck_is_said_once_and_counted():
-    reception, told = Reception(), []
+    reception, told = Reception(AFTER), []
     reception.on_stuck = told.append
     reception.check()
     reception.stuck(("q",))
@@ -79,9 +79,26 @@ def test_stuck_is_said_once_and_counted():
 
 
 def test_a_new_connection_is_not_stuck_for_what_the_old_one_did_not_hear():
-    reception = Reception()
+    reception = Reception(AFTER)
     reception.serve(["q"])
     reception.stuck(("q",))
     reception.begin()
     reception.check()
     assert (reception.reconnects, reception.served) == (0, {})
+
+
+def test_a_loop_that_hangs_is_cut_off_once_and_again_when_it_hangs_again(monkeypatch):
+    now, reception, cuts, told = [100.0], Reception(AFTER), [], []
+    monkeypatch.setattr("celery_ha.worker.reception.monotonic", lambda: now[0])
+    reception.cut = lambda: cuts.append(now[0]) or 3
+    reception.on_stuck = told.append
+    for at, pulse in [(100, 99), (106, 99), (107, 99), (108, 99), (120, 110), (121, None)]:
+        now[0] = float(at)
+        reception.silent(pulse)
+    assert (cuts, reception.reconnects, told) == ([107.0, 120.0], 2, [(), ()])
+
+
+def test_nothing_is_cut_off_where_it_is_switched_off():
+    reception = Reception(0)
+    reception.cut = lambda: pytest.fail("cut off")
+    reception.silent(-1e9)
