@@ -152,9 +152,10 @@ class Config:
     #: 60. Shorter: a wedged worker's tasks move sooner. Longer: slow callbacks on the loop are forgiven.
     wedged_after: float = field(default=60.0, metadata=_setting(_seconds))
 
-    #: How long a worker with a free slot may hear nothing of a queue in which messages wait, or (prefork) its main loop
-    #: may hang in a call, before it connects anew; seconds, default 30; 0: it never does so by itself. Shorter: a deaf consumer is healed sooner. Longer: fewer
-    #: questions of idle workers on RabbitMQ, one for each of their queues in an eighth of it.
+    #: How long a worker with a free slot may hear nothing of a queue in which messages wait, or (prefork) its main
+    #: loop may hang in a call, before it connects anew; seconds, default 30; 0: it never does so by itself. Shorter:
+    #: a deaf consumer is healed sooner. Longer: fewer questions of idle workers on RabbitMQ, one for each of their
+    #: queues in an eighth of it.
     stuck_after: float = field(default=30.0, metadata=_setting(_seconds_or_zero))
 
     #: How long an interrupted task's lock is kept for its redelivery; seconds, default 60. Longer:

@@ -277,7 +277,7 @@ class ClaimingChannel(pyamqp.Channel):
         for claim in tuple(unacked.aside):
             delivery = unacked.get(claim)
             if delivery is not None and delivery.channel is self:
-                self.intake.reception.serve((delivery.queue,))  # type: ignore[union-attr] # takes credit
+                self.intake.reception.serve((delivery.queue,))  # it takes credit meanwhile
                 self._offer(delivery)
         self._flush()
 

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
-import signal
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
 import click
-from kombu.exceptions import OperationalError
 
 from celery_ha.demo import app as demo
-from celery_ha.demo.fleet import Fleet, WorkerGone
-from celery_ha.demo.report import Report, lines
-from celery_ha.demo.scene import GaveUp, Plan, play
 from celery_ha.demo.server import NoServer, running
-from celery_ha.demo.stage import Stage
-from celery_ha.demo.view import View, make_view
-from celery_ha.demo.watch import Watch
 from celery_ha.errors import ConfigError, StoreUnavailable
+from celery_ha.trial.fleet import Crew, Fleet, NotOurs, WorkerGone
+from celery_ha.trial.probe import LEDGER
+from celery_ha.trial.report import Report, lines
+from celery_ha.trial.scene import GaveUp, Plan, play
+from celery_ha.trial.setting import leave_nothing, no_more_interrupts, signals_as_interrupts, working_folder
+from celery_ha.trial.stage import Stage
+from celery_ha.trial.traces import traces_of
+from celery_ha.trial.view import View, make_view
+from celery_ha.trial.watch import Watch
 
 #: Exit codes, besides 0.
 BAD, UNUSABLE, INTERRUPTED = 1, 2, 130
@@ -57,13 +55,13 @@ def main(
     not been running on the worker that died.
     """
     view = make_view()
-    plan = Plan(tasks, workers, secrets.randbelow(10**6) if seed is None else seed, freeze=freeze)
+    plan = Plan(tasks, workers, secrets.randbelow(10**6) if seed is None else seed, demo.LEASE_TTL, freeze=freeze)
     try:
-        with _signals_as_interrupts(), _folder(view, keep=keep) as folder:
+        with signals_as_interrupts(), working_folder("celery-ha-demo-", view, keep=keep) as folder:
             report = _perform(plan, broker, folder, view)
-    except (NoServer, ConfigError) as exc:
+    except (NoServer, ConfigError, StoreUnavailable) as exc:
         _stop(UNUSABLE, str(exc))
-    except (GaveUp, WorkerGone, StoreUnavailable) as exc:
+    except (GaveUp, WorkerGone, NotOurs) as exc:
         _stop(BAD, str(exc))
     except KeyboardInterrupt:
         _stop(INTERRUPTED, "interrupted; every process it started is ended")
@@ -78,62 +76,18 @@ def _perform(plan: Plan, broker: str | None, folder: Path, view: View) -> Report
         prefix = f"celery-ha-demo-{secrets.token_hex(4)}:"
         view.say(f"Server: {server.what}. Seed: {plan.seed}")
         demo.app.conf.update(demo.settings(server.url, prefix))
-        watch = _watch()
-        stack.callback(_leave_nothing, watch, prefix)
+        watch = Watch(demo.app, demo.QUEUE, demo.SHARDS)
+        stack.callback(leave_nothing, traces_of(demo.app, demo.QUEUE, demo.SHARDS))
         ledger = folder / "ledger"
         ledger.mkdir()
-        environment = {demo.BROKER: server.url, demo.KEY_PREFIX: prefix, demo.LEDGER: str(ledger)}
-        fleet = stack.enter_context(Fleet(plan.workers, folder, environment))
-        stack.callback(_no_more_interrupts)
+        environment = {demo.BROKER: server.url, demo.KEY_PREFIX: prefix, LEDGER: str(ledger)}
+        names = tuple(f"w{number}@demo" for number in range(1, plan.workers + 1))
+        crew = Crew("celery_ha.demo.app", demo.QUEUE, names, demo.CONCURRENCY, "prefork", environment)
+        fleet = stack.enter_context(Fleet(crew, folder))
+        stack.callback(no_more_interrupts)
         stage = Stage(fleet, watch, ledger, view, plan.tasks)
         with view.live():
-            return play(stage, server.what, plan)
-
-
-def _watch() -> Watch:
-    """Connect to the server for the first time."""
-    try:
-        return Watch(demo.app, demo.QUEUE, demo.SHARDS)
-    except OperationalError as exc:
-        raise NoServer(f"the broker does not answer ({exc}); start it, or leave --broker out") from exc
-
-
-def _leave_nothing(watch: Watch, prefix: str) -> None:
-    """Delete our keys from a server that goes on after us."""
-    for key in watch.client.scan_iter(match=f"{prefix}*", count=1000):
-        watch.client.delete(key)
-
-
-@contextmanager
-def _folder(view: View, *, keep: bool) -> Iterator[Path]:
-    """A folder for logs and ledger, gone afterwards unless it is to be kept."""
-    folder = Path(tempfile.mkdtemp(prefix="celery-ha-demo-"))
-    try:
-        yield folder
-    finally:
-        if keep:
-            view.say(f"Logs and ledger are in {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does; both are as they were afterwards."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _no_more_interrupts() -> None:
-    """From here on it is being taken down: a second Ctrl-C must not leave half of it behind."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+            return play(stage, demo.WORK, server.what, plan)
 
 
 def _stop(code: int, message: str) -> NoReturn:

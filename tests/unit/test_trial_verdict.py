@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from celery_ha.demo.ledger import LedgerReader, LedgerWriter
-from celery_ha.demo.verdict import (
+from celery_ha.trial.ledger import LedgerReader, LedgerWriter
+from celery_ha.trial.verdict import (
     END,
     START,
     TOLD,

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from uuid import uuid4
 
-from celery_ha.demo.verdict import END, Event
+from celery_ha.trial.verdict import END, Event
 
 SUFFIX = ".jsonl"
 
