@@ -39,6 +39,7 @@ SERVER, SENTINEL, OUTAGE = (
     "integration/test_sentinels.py",
     "integration/test_outage.py",
 )
+STUCK, DRILL = "integration/test_stuck.py", "integration/test_drill.py"
 LOCKS, NAMES, ROLLOUT = "integration/test_locks.py", "integration/test_names.py", "integration/test_rollout.py"
 
 FROZEN_MASTER = "test_frozen_master_that_wakes_when_another_is_in_its_place_loses_nothing_that_was_replicated"
@@ -181,6 +182,23 @@ MATRIX: dict[str, dict[str, tuple[str, str]]] = {
         "G1": (ROLLOUT, "test_uninstalling_gives_everything_that_is_held_to_plain_workers"),
         "G6": (ROLLOUT, "test_retry_of_a_task_that_was_on_a_shard_finds_a_plain_worker"),
         "G8": (ROLLOUT, "test_uninstalling_gives_everything_that_is_held_to_plain_workers"),
+    },
+    "consumer that hears nothing: poll, credit, subscription lost": {
+        "G4": (STUCK, "test_deaf_consumer_connects_anew_and_what_runs_goes_on"),
+        "G2": (STUCK, "test_deaf_consumer_connects_anew_and_what_runs_goes_on"),
+        "G5": (STUCK, "test_worker_that_is_full_or_limited_or_paused_is_not_stuck"),
+    },
+    "consumer cancelled by RabbitMQ without a word": {
+        "G4": (STUCK, "test_consumer_that_rabbitmq_has_cancelled_subscribes_again"),
+    },
+    "connections dropped by a firewall, half open": {
+        "G1": (STUCK, "test_connection_that_a_firewall_has_dropped_is_given_up"),
+        "G5": (STUCK, "test_connection_that_a_firewall_has_dropped_is_given_up"),
+    },
+    "kills and freezes on a user's servers (`celery-ha drill`)": {
+        "G1": (DRILL, "test_kills_lose_nothing_and_the_workers_that_serve_users_do_not_notice"),
+        "G3": (DRILL, "test_kills_lose_nothing_and_the_workers_that_serve_users_do_not_notice"),
+        "G4": (DRILL, "test_frozen_worker_is_given_up_and_comes_back"),
     },
     "kills and freezes at random": {
         "G1": ("chaos/test_short_round.py", "test_eight_kills_and_a_freeze_break_no_promise"),

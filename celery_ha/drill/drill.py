@@ -61,7 +61,7 @@ def perform(
         ledger = folder / "ledger"
         ledger.mkdir()
         environment = {APP: where, NAME: place.name, LEDGER: str(ledger)}
-        names = tuple(f"w{number}@{place.name}" for number in range(1, plan.workers + 1))
+        names = tuple(f"w{number}@drill" for number in range(1, plan.workers + 1))
         fleet = stack.enter_context(
             Fleet(Crew("celery_ha.drill.app", work.queue, names, concurrency, pool, environment), folder)
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery_ha.brokers.connect import RedisAccess, access_to
+from celery_ha.config import read
 from celery_ha.errors import ConfigError
 from celery_ha.locks.terms import OnBusy
 from celery_ha.trial.probe import Work, make_probe
@@ -41,6 +42,7 @@ class Place:
         """
         if getattr(app, "ha", None) is None:
             raise ConfigError(f"the app {app.main or '(none given)'} has no HA: there is nothing to try; write HA(app)")
+        app.finalize()  # whatever the app does then is done before
         app.conf.update(self._settings(app))
         # Whatever was made from the settings before is made anew.
         app.__dict__.pop("amqp", None)
@@ -57,7 +59,7 @@ class Place:
         options["global_keyprefix"] = f"{options.get('global_keyprefix', '')}{self.name}:"
         return {
             "broker_transport_options": options,
-            "ha_prefix": f"{conf.get('ha_prefix') or '_ha:'}{self.name}:",
+            "ha_prefix": f"{read(app).prefix}{self.name}:",
             "ha_queues": {self.name: SHARDS},
             "task_queues": None,
             "task_routes": None,
@@ -74,11 +76,11 @@ class Place:
 
     def _make_sure(self, app: Any) -> None:
         """Refuse an app that undoes it: its own workers would be in reach."""
-        access = access_to(app)
         inside = app.ha.config.prefix.endswith(f"{self.name}:") and dict(app.ha.config.queues) == {self.name: SHARDS}
-        if isinstance(access, RedisAccess):
-            given = app.conf.broker_transport_options.get("global_keyprefix", "")
-            inside = inside and given.endswith(f"{self.name}:")
+        if isinstance(access_to(app), RedisAccess):
+            for connection in (app.connection_for_read(), app.connection_for_write()):
+                given = str(connection.transport_options.get("global_keyprefix", ""))
+                inside = inside and given.endswith(f"{self.name}:")
         if not inside:
             raise ConfigError(
                 "the app changes global_keyprefix, ha_prefix or ha_queues by itself after they were set: a drill "

@@ -90,6 +90,40 @@ FAILOVER = record(
 RING = record(shards=COUNT, nodes=many(record(node=TEXT, shards=many(TEXT))), waiting=table(COUNT))
 MOVE = record(queue=TEXT, shard=TEXT, **{"from": TEXT, "to": maybe(TEXT)})
 
+#: Seconds after a blow; a server's clock may differ a little from this machine's.
+AFTER: Schema = {"type": "number"}
+ROUND = record(
+    victim=TEXT,
+    failover=maybe(
+        record(
+            node=TEXT,
+            lease=TEXT,
+            reason=TEXT,
+            noticed=SECONDS,
+            finished=SECONDS,
+            requeued=maybe(COUNT),
+            restarted=maybe(COUNT),
+            locks=maybe(COUNT),
+        )
+    ),
+    timeline=record(
+        noticed=maybe(AFTER),
+        requeued=maybe(AFTER),
+        first_start=maybe(AFTER),
+        first_rerun=maybe(AFTER),
+        back=maybe(AFTER),
+    ),
+    verdict=record(
+        published=COUNT,
+        finished=COUNT,
+        lost=many(TEXT),
+        rerun=many(TEXT),
+        doubled=many(TEXT),
+        overlaps=many(record(lock=TEXT, first=TEXT, second=TEXT)),
+    ),
+    seconds=SECONDS,
+)
+
 #: By command, as it is typed.
 SCHEMAS: dict[str, Schema] = {
     "status": record(
@@ -115,6 +149,22 @@ SCHEMAS: dict[str, Schema] = {
         beats=many(TEXT),
         entries=many(record(name=TEXT, count=COUNT, last=maybe(SECONDS), next=maybe(SECONDS), sent=FLAG)),
         history=many(record(at=SECONDS, entry=TEXT, number=COUNT, due=SECONDS, by=TEXT)),
+    ),
+    "drill": record(
+        server=TEXT,
+        workers=COUNT,
+        seed=COUNT,
+        frozen=FLAG,
+        rounds=many(ROUND),
+        seconds=SECONDS,
+        published=COUNT,
+        finished=COUNT,
+        lost=COUNT,
+        rerun=COUNT,
+        doubled=COUNT,
+        overlaps=COUNT,
+        takeover=record(median=maybe(SECONDS), worst=maybe(SECONDS)),
+        good=FLAG,
     ),
     "drain": record(node=TEXT, told=FLAG),
     "uninstall": record(given_back=COUNT, merged=COUNT, dead_letters=COUNT),

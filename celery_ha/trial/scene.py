@@ -16,6 +16,8 @@ from celery_ha.trial.verdict import Death, Execution, executions, first_after, i
 PATIENCE = 30.0
 #: The blow comes when this part of the tasks is done.
 STRIKE_AT = 0.4
+#: Seconds to wait for the victim to get something to do.
+LULL = 2.0
 #: Tasks for each account: enough for them to get into each other's way.
 PER_ACCOUNT = 5
 #: How long a task takes, in seconds.
@@ -130,6 +132,8 @@ def _publish(stage: Stage, work: Work, plan: Plan, prefix: str, chance: random.R
 
 
 def _strike(stage: Stage, victim: str, *, freeze: bool) -> Blow:
+    """Strike it while it holds something, if it comes to that."""
+    stage.until(lambda: bool(stage.sight.members[victim].in_flight) or not stage.sight.waiting, LULL)
     member = stage.sight.members[victim]
     stage.struck[victim] = "frozen" if freeze else "killed"
     # Signals are sent before the clock is read: what ran in between must not count as run afterwards.
