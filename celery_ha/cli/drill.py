@@ -16,6 +16,8 @@ from celery_ha.trial.scene import PATIENCE, GaveUp, Plan
 from celery_ha.trial.setting import signals_as_interrupts, working_folder
 from celery_ha.trial.view import make_view
 
+#: How long a task of a drill takes: long enough to be struck in the middle.
+TASK_SECONDS = (0.1, 0.3)
 #: Exit codes, besides 0.
 BAD, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -75,6 +77,7 @@ def drill(
             lease_ttl=ttl,
             freeze=not kill,
             rounds=rounds,
+            task_seconds=TASK_SECONDS,
             patience=patience or max(PATIENCE, 3 * ttl),
         )
         with signals_as_interrupts(), working_folder("celery-ha-drill-", view, keep=keep) as folder:

@@ -100,7 +100,8 @@ def _round(report: Report, each: Round) -> Iterator[str]:
     yield _moment(timeline.noticed, f"noticed and fenced: {reason}")
     yield _moment(timeline.requeued, _moved(each.failover))
     yield _moment(timeline.first_start, "first of its tasks started elsewhere")
-    yield _moment(timeline.first_rerun, "first interrupted task started again elsewhere", "nothing was interrupted")
+    idle = "" if verdict.lost else "nothing was interrupted"
+    yield _moment(timeline.first_rerun, "first interrupted task started again elsewhere", idle)
     if report.frozen:
         yield _moment(timeline.back, "back under a new lease, after SIGCONT")
     yield ""

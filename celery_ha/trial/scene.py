@@ -16,11 +16,11 @@ from celery_ha.trial.verdict import Death, Execution, executions, first_after, i
 PATIENCE = 30.0
 #: The blow comes when this part of the tasks is done.
 STRIKE_AT = 0.4
-#: Seconds to wait for the victim to get something to do.
-LULL = 2.0
+#: Seconds without any movement in which we wait for the victim to get something to do.
+LULL = 5.0
 #: Tasks for each account: enough for them to get into each other's way.
 PER_ACCOUNT = 5
-#: How long a task takes, in seconds.
+#: How long a task takes, in seconds, unless the plan says otherwise.
 TASK_SECONDS = (0.03, 0.07)
 
 
@@ -42,6 +42,8 @@ class Plan:
     #: SIGSTOP instead of SIGKILL.
     freeze: bool = False
     rounds: int = 1
+    #: How long a task takes, at least and at most.
+    task_seconds: tuple[float, float] = TASK_SECONDS
     #: Seconds in which nothing at all moves, after which we stop waiting.
     patience: float = PATIENCE
 
@@ -105,7 +107,8 @@ def _play_round(stage: Stage, work: Work, plan: Plan, prefix: str, chance: rando
 
 def _gather(stage: Stage, plan: Plan) -> None:
     stage.say(f"Starting {len(stage.fleet.names)} workers")
-    if not stage.until(lambda: stage.everybody_is_there, plan.patience):
+    # A worker that starts shows no movement for long.
+    if not stage.until(lambda: stage.everybody_is_there, max(PATIENCE, plan.patience)):
         raise GaveUp("the workers did not come up")
     stage.say(f"All there. A leader judges nobody before it has watched for a whole lease TTL: {plan.lease_ttl:g} s")
     stage.wait(plan.lease_ttl)
@@ -126,14 +129,14 @@ def _publish(stage: Stage, work: Work, plan: Plan, prefix: str, chance: random.R
     published = []
     for number in range(plan.tasks):
         key, account = f"{prefix}order-{number}", f"{prefix}account-{number % accounts}"
-        work.task.delay(key, account, round(chance.uniform(*TASK_SECONDS), 3))
+        work.task.delay(key, account, round(chance.uniform(*plan.task_seconds), 3))
         published.append(key)
     return published
 
 
 def _strike(stage: Stage, victim: str, *, freeze: bool) -> Blow:
-    """Strike it while it holds something, if it comes to that."""
-    stage.until(lambda: bool(stage.sight.members[victim].in_flight) or not stage.sight.waiting, LULL)
+    """Strike it while it runs something, if it comes to that."""
+    stage.until(lambda: stage.ledger.runs_on(victim) or not stage.sight.waiting, LULL)
     member = stage.sight.members[victim]
     stage.struck[victim] = "frozen" if freeze else "killed"
     # Signals are sent before the clock is read: what ran in between must not count as run afterwards.

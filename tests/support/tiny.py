@@ -24,7 +24,6 @@ SETTINGS = {
 }
 
 
-
 class Stubborn(Celery):
     """Connects as it always does, whatever the settings say by now."""
 
