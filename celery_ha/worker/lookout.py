@@ -9,6 +9,7 @@ from typing import Any
 from celery import bootsteps
 
 from celery_ha.brokers.backlog import Backlog, backlog_of
+from celery_ha.errors import Fenced
 from celery_ha.vigil import Sight, Vigil, doubtful, interval, stuck, watch
 from celery_ha.worker.node import WorkerNode
 
@@ -72,11 +73,13 @@ class Lookout:
 
         What waits here for a rate limit, a lock or a suspect to end takes credit and no slot: that is no deafness.
         """
-        node = self._node
-        if node.fenced or node.free_slots() == 0 or node.batch_limit == 0:
+        node, credit = self._node, self._consumer.qos.value
+        try:
+            if node.fenced or not node.free_slots() or not node.batch_limit:
+                return False
+            return not credit or len(node.ledger.held()) < credit
+        except Fenced:  # it has said goodbye meanwhile
             return False
-        credit = self._consumer.qos.value
-        return not credit or len(node.ledger.held()) < credit
 
     def _queues(self) -> list[str]:
         """What is consumed now; a queue that was paused by remote control is not.
