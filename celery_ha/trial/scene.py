@@ -73,6 +73,7 @@ def play(stage: Stage, work: Work, server: str, plan: Plan) -> Report:
         NotOurs: somebody else takes part.
     """
     began, chance = time.monotonic(), random.Random(plan.seed)
+    stage.say(f"Starting {len(stage.fleet.names)} workers")
     _gather(stage, plan)
     rounds: list[Round] = []
     for number in range(1, plan.rounds + 1):
@@ -106,7 +107,6 @@ def _play_round(stage: Stage, work: Work, plan: Plan, prefix: str, chance: rando
 
 
 def _gather(stage: Stage, plan: Plan) -> None:
-    stage.say(f"Starting {len(stage.fleet.names)} workers")
     # A worker that starts shows no movement for long.
     if not stage.until(lambda: stage.everybody_is_there, max(PATIENCE, plan.patience)):
         raise GaveUp("the workers did not come up")
@@ -118,6 +118,7 @@ def _replace(stage: Stage, victim: str, plan: Plan) -> None:
     """Have as many workers as before; one that was frozen has come back already."""
     if plan.freeze:
         return
+    stage.say(f"Starting another {victim}")
     stage.fleet.replace(victim)
     del stage.struck[victim]
     _gather(stage, plan)
