@@ -18,16 +18,22 @@ from celery_ha.trial.view import make_view
 
 #: How long a task of a drill takes: long enough to be struck in the middle.
 TASK_SECONDS = (0.1, 0.3)
-#: Exit codes, besides 0.
-BAD, REFUSED, INTERRUPTED = 1, 2, 130
 
 
-class _Failed(click.ClickException):
-    """Said in one line, with an exit code."""
+class _Bad(click.ClickException):
+    """It was not played to its end, or something is left."""
 
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        vars(self)["exit_code"] = code  # a class variable to click
+
+class _Refused(click.ClickException):
+    """It did not begin."""
+
+    exit_code = 2
+
+
+class _Interrupted(click.ClickException):
+    """As a shell says of Ctrl-C."""
+
+    exit_code = 130
 
 
 @click.command()
@@ -85,12 +91,12 @@ def drill(
             view.say(f"Drill {place.name}. Seed: {plan.seed}")
             report = perform(app, where, place, plan, folder, view, concurrency=concurrency, pool=pool)
     except NotOurs as exc:
-        raise _Failed(str(exc), REFUSED) from exc
+        raise _Refused(str(exc)) from exc
     except (GaveUp, WorkerGone, LeftBehind) as exc:
-        raise _Failed(str(exc), BAD) from exc
+        raise _Bad(str(exc)) from exc
     except UNANSWERED as exc:
-        raise _Failed(" ".join(str(exc).split()), REFUSED) from exc
+        raise _Refused(" ".join(str(exc).split())) from exc
     except KeyboardInterrupt:
-        raise _Failed("interrupted; its workers are ended, and nothing is left on the servers", INTERRUPTED) from None
+        raise _Interrupted("interrupted: its workers are ended, and nothing is left on the servers") from None
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else "\n" + "\n".join(lines(report)))
-    ctx.exit(0 if report.good else BAD)
+    ctx.exit(0 if report.good else 1)

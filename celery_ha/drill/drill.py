@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from celery_ha.trial.report import Report
 from celery_ha.trial.scene import Plan, play
 from celery_ha.trial.setting import leave_nothing, no_more_interrupts
 from celery_ha.trial.stage import Stage, refuse_strangers
-from celery_ha.trial.traces import traces_of
+from celery_ha.trial.traces import Traces, traces_of
 from celery_ha.trial.view import View
 from celery_ha.trial.watch import Watch
 
@@ -57,7 +58,7 @@ def perform(
         stack.callback(watch.close)
         refuse_strangers(watch.see(), ())
         traces = traces_of(app, work.queue, SHARDS, place.exchanges)
-        stack.callback(lambda: left.extend(leave_nothing(traces)))
+        stack.callback(lambda: left.extend(_cleaned(place, traces, view)))
         ledger = folder / "ledger"
         ledger.mkdir()
         environment = {APP: where, NAME: place.name, LEDGER: str(ledger)}
@@ -70,8 +71,19 @@ def perform(
         with view.live():
             report = play(stage, work, access_to(app).url, plan)
     if left:
-        raise LeftBehind(f"left on the servers: {', '.join(left[:10])}")
+        raise LeftBehind(_told(place, left))
     return report
+
+
+def _cleaned(place: Place, traces: tuple[Traces, ...], view: View) -> Sequence[str]:
+    left = leave_nothing(traces)
+    if left:
+        view.say(_told(place, left))  # whatever else is said at the end
+    return left
+
+
+def _told(place: Place, left: Sequence[str]) -> str:
+    return f"left of {place.name} on the servers: {', '.join(left[:10])}"
 
 
 def new_place() -> Place:

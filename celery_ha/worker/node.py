@@ -83,7 +83,8 @@ class WorkerNode:
         #: Off the loop.
         self.aside = Aside()
         #: What is heard of its queues.
-        self.reception = Reception(config.stuck_after)
+        # A loop that hangs is helped before the lease is given up for it.
+        self.reception = Reception(min(config.stuck_after, config.wedged_after / 2))
         #: How often tasks found their locks busy here.
         self.busy = Busyness()
         #: Called from a thread when membership changed.

@@ -15,7 +15,7 @@ class Reception:
     """Written by the loop; found stuck by other threads.
 
     Args:
-        after: seconds after which it is stuck; 0: never.
+        after: seconds after which a loop that does not turn is cut off; 0: never.
     """
 
     def __init__(self, after: float) -> None:

@@ -10,6 +10,7 @@ import pytest
 from celery_ha.trial.fleet import Crew, Fleet, NotOurs
 from celery_ha.trial.ledger import LedgerReader, LedgerWriter
 from celery_ha.trial.report import Report, Round, Timeline, lines
+from celery_ha.trial.setting import leave_nothing
 from celery_ha.trial.stage import refuse_strangers
 from celery_ha.trial.verdict import (
     END,
@@ -198,3 +199,26 @@ def test_report_adds_the_rounds_up():
     assert "1  lost: a" in text
     assert "2.00 s in the middle, 3.00 s at worst" in text
     assert text.endswith("FAILED (seed 7)")
+
+
+class Stain:
+    """What is left on one server, which may be out of reach."""
+
+    def __init__(self, left=(), error=None):
+        self._left, self._error, self.closed = left, error, False
+
+    def wipe(self):
+        if self._error:
+            raise self._error
+
+    def left(self):
+        return self._left
+
+    def close(self):
+        self.closed = True
+
+
+def test_what_cannot_be_cleaned_is_named_and_keeps_nothing_else_from_being_cleaned():
+    stains = [Stain(error=ConnectionError("gone")), Stain(left=["key"]), Stain()]
+    assert leave_nothing(stains) == ["what cannot be asked for (gone)", "key"]
+    assert all(stain.closed for stain in stains)
