@@ -26,6 +26,8 @@ from tests.support.zookeeper import ZooKeeper
 APP = "tests.support.tiny"
 #: ``celery-ha``, without its being installed.
 COMMAND = (sys.executable, "-c", "from celery_ha.cli.main import main; main()", "drill", "--app", APP)
+#: The same as one of Celery's own commands.
+CELERY = (sys.executable, "-m", "celery", "-A", APP, "ha", "drill")
 OURS = "celery-ha-drill-"
 #: A drill in a place that is given.
 IN_A_PLACE = """
@@ -44,9 +46,16 @@ perform(app, "tests.support.tiny", Place(sys.argv[1]), plan, Path("."), LineView
 class Drill:
     """A drill in a process of its own."""
 
-    def __init__(self, broker: str, *options: str, conf: dict[str, object] | None = None, **environment: str) -> None:
+    def __init__(
+        self,
+        broker: str,
+        *options: str,
+        conf: dict[str, object] | None = None,
+        command: tuple[str, ...] = COMMAND,
+        **environment: str,
+    ) -> None:
         self.process = subprocess.Popen(
-            [*COMMAND, *options],
+            [*command, *options],
             cwd=ROOT,
             env={**os.environ, "TINY_BROKER": broker, "TINY_CONF": json.dumps(conf or {}), **environment},
             stdout=subprocess.PIPE,
@@ -120,7 +129,8 @@ def test_kills_lose_nothing_and_the_workers_that_serve_users_do_not_notice(
 
 
 def test_frozen_worker_is_given_up_and_comes_back(redis_server: RedisServer, client: redis.Redis):
-    code, out, said = Drill(redis_server.url, "--freeze", "--workers", "2", "--tasks", "60").ends()
+    drill = Drill(redis_server.url, "--freeze", "--workers", "2", "--tasks", "60", command=CELERY)
+    code, out, said = drill.ends()
     assert code == 0, said
     assert "renewals stood still" in out
     assert "back under a new lease" in out
