@@ -52,6 +52,10 @@ def _seconds_or_none(name: str, value: object) -> float | None:
     return None if value is None else _seconds(name, value)
 
 
+def _seconds_or_zero(name: str, value: object) -> float:
+    return 0.0 if value == 0 and not isinstance(value, bool) else _seconds(name, value)
+
+
 def _count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise _refuse(name, value, "a whole number, 1 or more")
@@ -175,6 +179,12 @@ class Config:
     #: How long a worker's main loop may be silent before the node stops renewing; seconds, default
     #: 60. Shorter: a wedged worker's tasks move sooner. Longer: slow callbacks on the loop are forgiven.
     wedged_after: float = field(default=60.0, metadata=_setting(_seconds))
+
+    #: How long a worker with a free slot may hear nothing of a queue in which messages wait, or (prefork) its main
+    #: loop may hang in a call, before it connects anew; seconds, default 30; 0: it never does so by itself. Shorter:
+    #: a deaf consumer is healed sooner. Longer: fewer questions of idle workers on RabbitMQ, one for each of their
+    #: queues in an eighth of it.
+    stuck_after: float = field(default=30.0, metadata=_setting(_seconds_or_zero))
 
     #: How long an interrupted task's lock is kept for its redelivery; seconds, default 60. Longer:
     #: nobody overtakes it even behind a backlog. Shorter: others wait less if it never comes back.

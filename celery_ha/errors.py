@@ -8,6 +8,7 @@
     ├── LeaseLost            this process's lease is no longer its own
     │   ├── Fenced           (also an OSError) somebody gave this node up
     │   └── DuplicateNode    the same node name is alive elsewhere
+    ├── ConsumerStuck        (also an OSError) a worker hears nothing of messages that wait for it
     ├── PoisonTask           a task's attempts never came to an end
     └── LockError
         ├── LockBusy         somebody else holds the lock
@@ -54,6 +55,10 @@ class Fenced(LeaseLost, OSError):
 
 class DuplicateNode(LeaseLost):
     """Another live worker has the same node name; start this one with a different -n."""
+
+
+class ConsumerStuck(HAError, OSError):
+    """Messages wait and none comes to this worker, which has room for them; it connects anew."""
 
 
 class PoisonTask(HAError):

@@ -42,6 +42,7 @@ from celery_ha.worker.claimed import guarded
 from celery_ha.worker.gauges import follow
 from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.hold import hold
+from celery_ha.worker.lookout import LookoutStep
 from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.outcome import freeing
 from celery_ha.worker.step import LeaseStep
@@ -90,6 +91,7 @@ class HA:
         app.amqp_cls = AMQP
         app.__dict__.pop("amqp", None)  # cached, if somebody used it before us
         app.steps["worker"].add(LeaseStep)
+        app.steps["consumer"].add(LookoutStep)
         app.add_defaults(self._defaults)
         # Every thread's backend comes from here; see worker/claimed.py.
         app._get_backend = self._guarded_backend(app._get_backend)  # noqa: SLF001 - the only seam

@@ -39,6 +39,7 @@ SERVER, SENTINEL, OUTAGE = (
     "integration/test_sentinels.py",
     "integration/test_outage.py",
 )
+STUCK, DRILL = "integration/test_stuck.py", "integration/test_drill.py"
 LOCKS, NAMES, ROLLOUT = "integration/test_locks.py", "integration/test_names.py", "integration/test_rollout.py"
 
 FROZEN_MASTER = "test_frozen_master_that_wakes_when_another_is_in_its_place_loses_nothing_that_was_replicated"
@@ -186,6 +187,23 @@ MATRIX: dict[str, dict[str, tuple[str, str]]] = {
         ("G1", "G2", "G3", "G5", "G6", "G7"),
         ("chaos/test_short_round.py", "test_every_fault_at_once_breaks_no_promise"),
     ),
+    "consumer that hears nothing: poll, credit, subscription lost": {
+        "G4": (STUCK, "test_deaf_consumer_connects_anew_and_what_runs_goes_on"),
+        "G2": (STUCK, "test_deaf_consumer_connects_anew_and_what_runs_goes_on"),
+        "G5": (STUCK, "test_worker_that_is_full_or_limited_or_paused_is_not_stuck"),
+    },
+    "consumer cancelled by RabbitMQ without a word": {
+        "G4": (STUCK, "test_consumer_that_rabbitmq_has_cancelled_subscribes_again"),
+    },
+    "connections dropped by a firewall, half open": {
+        "G1": (STUCK, "test_connection_that_a_firewall_has_dropped_is_given_up"),
+        "G5": (STUCK, "test_connection_that_a_firewall_has_dropped_is_given_up"),
+    },
+    "kills and freezes on a user's servers (`celery-ha drill`)": {
+        "G1": (DRILL, "test_kills_lose_nothing_and_the_workers_that_serve_users_do_not_notice"),
+        "G3": (DRILL, "test_kills_lose_nothing_and_the_workers_that_serve_users_do_not_notice"),
+        "G4": (DRILL, "test_frozen_worker_is_given_up_and_comes_back"),
+    },
     "any call, any moment, simulated": dict.fromkeys(
         ("G1", "G2", "G3", "G4", "G5"), ("simulation/test_simulation.py", "test_no_history_breaks_a_guarantee")
     ),

@@ -148,6 +148,7 @@ class ClaimingChannel(pyamqp.Channel):
         # What Celery answers with, and what the task's own process knows the delivery by.
         message.delivery_info["delivery_tag"] = message.properties["delivery_tag"] = claim
         self._broker.unacked.add(delivery)
+        self.intake.reception.serve((queue,))  # type: ignore[union-attr]
         self._offer(delivery)
 
     def _offer(self, delivery: Delivery) -> None:
@@ -308,6 +309,7 @@ class ClaimingChannel(pyamqp.Channel):
         for claim in before:
             delivery = unacked.get(claim)
             if delivery is not None and delivery.channel is self:
+                self.intake.reception.serve((delivery.queue,))  # it takes credit meanwhile
                 self._offer(delivery)
         self._flush()
         return tuple(unacked.aside) != before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from celery_ha.brokers.base import NodeBroker
@@ -20,6 +21,13 @@ class Keeping(Protocol):
 
     def condemn(self, claim: Claim) -> None:
         """Give it up: tell everybody, then keep it among the dead letters."""
+
+
+class Heard(Protocol):
+    """Where a channel notes which queues it hears of."""
+
+    def serve(self, queues: Iterable[str]) -> None:
+        """These queues gave something, or were asked and had nothing to give."""
 
 
 class Intake(Protocol):
@@ -44,6 +52,10 @@ class Intake(Protocol):
     @property
     def claims(self) -> Keeping:
         """What may be done with a message that is not opened."""
+
+    @property
+    def reception(self) -> Heard:
+        """Where to note which queues are heard of."""
 
     def free_slots(self) -> int:
         """Pool slots that would start a task at once."""

@@ -61,6 +61,7 @@ class ClaimingChannel(RingingChannel):
         #: Ask and send nothing before this time: the broker refused us.
         self._quiet_until = 0.0
         self._claimed_as = ""
+        self._asked_for = 0
         self._consumers_of: dict[str, Callable[[Any], Any]] = {}
         self._suspects = Suspects(self._open)
 
@@ -118,6 +119,8 @@ class ClaimingChannel(RingingChannel):
         if now < self._quiet_until or intake.stock_due(now):
             return  # the next turn of the loop asks
         self._suspects.open_next(intake)
+        if self._suspects:
+            intake.reception.serve(queues)  # left alone on purpose
         if not intake.free_slots():
             return  # whatever the prefetch count allows: what waits is better off where others can take it
         self._in_poll, self._brpop_sent_at = self.client.connection, now
@@ -156,7 +159,7 @@ class ClaimingChannel(RingingChannel):
         self._asked_queues = names
         self._paid = intake.ledger.owed()
         self._claimed_as = intake.lease
-        limit = self.qos.free(min(self._limit(intake), intake.free_slots()))
+        self._asked_for = limit = self.qos.free(min(self._limit(intake), intake.free_slots()))
         keys, args = claim_command(self.layout, intake.lease, names, limit, limit, self._paid)
         self.asked = "claim"
         self.client.connection.send_packed_command([CLAIM.packed(keys, args)])
@@ -215,6 +218,8 @@ class ClaimingChannel(RingingChannel):
             raise Empty
         ledger = intake.ledger
         ledger.confirmed(self._paid)
+        if self._asked_for:
+            intake.reception.serve(self._asked_queues)
         self._take_turns(batch)
         ledger.took(batch.claims)
         for claim in batch.claims:

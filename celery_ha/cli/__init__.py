@@ -8,6 +8,7 @@ from celery_ha.cli.beat import beat
 from celery_ha.cli.check import check
 from celery_ha.cli.dead import dead
 from celery_ha.cli.drain import drain
+from celery_ha.cli.drill import drill
 from celery_ha.cli.failovers import failovers
 from celery_ha.cli.locks import locks
 from celery_ha.cli.probe import probe
@@ -22,7 +23,7 @@ def ha(**_preload: object) -> None:
     """See and steer what makes this app highly available."""
 
 
-for command in (status, top, ring, locks, dead, failovers, beat, drain, check, probe, uninstall):
+for command in (status, top, ring, locks, dead, failovers, beat, drain, drill, check, probe, uninstall):
     ha.add_command(command)
 
 __all__ = ["ha"]

@@ -5,30 +5,29 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
-import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from kombu.exceptions import OperationalError
 
-from celery_ha.demo.fleet import Fleet, WorkerGone
-from celery_ha.demo.report import Report, lines
-from celery_ha.demo.scene import GaveUp, Plan, play
+from celery_ha.brokers.amqp_peek import Peek
+from celery_ha.brokers.connect import AmqpAccess, access_to
 from celery_ha.demo.server import NoServer, running
-from celery_ha.demo.settings import BROKER, KEY_PREFIX, LEDGER, QUEUE, SHARDS, STORE
-from celery_ha.demo.stage import Stage
-from celery_ha.demo.traces import Traces
-from celery_ha.demo.view import View, make_view
-from celery_ha.demo.watch import Watch
-from celery_ha.errors import ConfigError, StoreError, StoreUnavailable
-from celery_ha.inspect.desk import Desk
+from celery_ha.demo.settings import BROKER, CONCURRENCY, KEY_PREFIX, LEASE_TTL, QUEUE, SHARDS, STORE
+from celery_ha.errors import ConfigError, StoreUnavailable
 from celery_ha.rabbitmq import is_rabbitmq
+from celery_ha.trial.fleet import Crew, Fleet, NotOurs, WorkerGone
+from celery_ha.trial.probe import LEDGER
+from celery_ha.trial.report import Report, lines
+from celery_ha.trial.scene import GaveUp, Plan, play
+from celery_ha.trial.setting import leave_nothing, no_more_interrupts, signals_as_interrupts, working_folder
+from celery_ha.trial.stage import Stage
+from celery_ha.trial.traces import traces_of
+from celery_ha.trial.view import View, make_view
+from celery_ha.trial.watch import Watch
 
 #: Exit codes, besides 0.
 BAD, UNUSABLE, INTERRUPTED = 1, 2, 130
@@ -82,13 +81,13 @@ def main(
     if broker is not None and is_rabbitmq(broker) and store is None:
         raise click.UsageError("RabbitMQ keeps no leases: name a --store, such as zookeeper://localhost:2181/demo")
     view = make_view()
-    plan = Plan(tasks, workers, secrets.randbelow(10**6) if seed is None else seed, freeze=freeze)
+    plan = Plan(tasks, workers, secrets.randbelow(10**6) if seed is None else seed, LEASE_TTL, freeze=freeze)
     try:
-        with _signals_as_interrupts(), _folder(view, keep=keep) as folder:
+        with signals_as_interrupts(), working_folder("celery-ha-demo-", view, keep=keep) as folder:
             report = _perform(plan, broker, store, folder, view)
-    except (NoServer, ConfigError) as exc:
+    except (NoServer, ConfigError, StoreUnavailable) as exc:
         _stop(UNUSABLE, str(exc))
-    except (GaveUp, WorkerGone, StoreError) as exc:
+    except (GaveUp, WorkerGone, NotOurs) as exc:
         _stop(BAD, str(exc))
     except KeyboardInterrupt:
         _stop(INTERRUPTED, "interrupted; every process it started is ended")
@@ -107,59 +106,33 @@ def _perform(plan: Plan, broker: str | None, store: str | None, folder: Path, vi
         ledger.mkdir()
         environment = {BROKER: server.url, STORE: store or "", KEY_PREFIX: prefix, LEDGER: str(ledger)}
         os.environ.update(environment)
-        from celery_ha.demo.app import app, charge  # noqa: PLC0415 - it reads the environment
+        from celery_ha.demo.app import WORK, app  # noqa: PLC0415 - it reads the environment
 
-        desk = _desk(app)
-        stack.callback(desk.close)
-        traces = Traces(app, prefix, QUEUE, SHARDS)
-        stack.callback(traces.wipe, desk.store)
-        fleet = stack.enter_context(Fleet(plan.workers, folder, environment))
-        stack.callback(_no_more_interrupts)
-        stage = Stage(fleet, Watch(desk, QUEUE, SHARDS), ledger, view, plan.tasks, charge)
+        watch = Watch(app, QUEUE, SHARDS)
+        stack.callback(watch.close)
+        _make_sure_it_is_ours(app)
+        stack.callback(leave_nothing, traces_of(app, QUEUE, SHARDS))
+        names = tuple(f"w{number}@demo" for number in range(1, plan.workers + 1))
+        crew = Crew("celery_ha.demo.app", QUEUE, names, CONCURRENCY, "prefork", environment)
+        fleet = stack.enter_context(Fleet(crew, folder))
+        stack.callback(no_more_interrupts)
+        stage = Stage(fleet, watch, ledger, view, plan.tasks)
         with view.live():
-            return play(stage, what, plan)
+            return play(stage, WORK, what, plan)
 
 
-def _desk(app: Any) -> Desk:
-    """Connect to the servers for the first time."""
-    try:
-        desk = Desk(app)
-        desk.store.court.look()
-    except (OperationalError, StoreUnavailable) as exc:
-        raise NoServer(f"{exc}; start it, or leave --broker and --store out") from exc
-    return desk
-
-
-@contextmanager
-def _folder(view: View, *, keep: bool) -> Iterator[Path]:
-    """A folder for logs and ledger, gone afterwards unless it is to be kept."""
-    folder = Path(tempfile.mkdtemp(prefix="celery-ha-demo-"))
-    try:
-        yield folder
-    finally:
-        if keep:
-            view.say(f"Logs and ledger are in {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does; both are as they were afterwards."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _no_more_interrupts() -> None:
-    """From here on it is being taken down: a second Ctrl-C must not leave half of it behind."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _make_sure_it_is_ours(app: Any) -> None:
+    """RabbitMQ knows no prefixes: a queue that is there may be in use."""
+    access = access_to(app)
+    if isinstance(access, AmqpAccess):
+        peek = Peek(access.take(), access.url)
+        there = peek.ready(QUEUE) is not None
+        peek.close()
+        if there:
+            raise NoServer(
+                f"there is a queue {QUEUE!r} on {access.url}: name a virtual host without one, lest the demo takes "
+                "what is not its own"
+            )
 
 
 def _stop(code: int, message: str) -> NoReturn:

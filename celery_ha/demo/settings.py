@@ -5,8 +5,7 @@ from __future__ import annotations
 from celery_ha.rabbitmq import is_rabbitmq
 
 #: Environment variables that the demo sets for its workers.
-BROKER, STORE = "CELERY_HA_DEMO_BROKER", "CELERY_HA_DEMO_STORE"
-LEDGER, KEY_PREFIX = "CELERY_HA_DEMO_LEDGER", "CELERY_HA_DEMO_PREFIX"
+BROKER, STORE, KEY_PREFIX = "CELERY_HA_DEMO_BROKER", "CELERY_HA_DEMO_STORE", "CELERY_HA_DEMO_PREFIX"
 
 QUEUE, SHARDS = "orders", 24
 #: Seconds: short, so that a frozen worker is taken over while one watches.

@@ -99,6 +99,39 @@ STATUS = {
     "dead_letters": COUNT,
 }
 LOCKS = record(total=COUNT, locks=many(LOCK), lines=table(record(waiting=COUNT, first=many(WAITER))))
+#: Seconds after a blow; a server's clock may differ a little from this machine's.
+AFTER: Schema = {"type": "number"}
+ROUND = record(
+    victim=TEXT,
+    failover=maybe(
+        record(
+            node=TEXT,
+            lease=TEXT,
+            reason=TEXT,
+            noticed=SECONDS,
+            finished=SECONDS,
+            requeued=maybe(COUNT),
+            restarted=maybe(COUNT),
+            locks=maybe(COUNT),
+        )
+    ),
+    timeline=record(
+        noticed=maybe(AFTER),
+        requeued=maybe(AFTER),
+        first_start=maybe(AFTER),
+        first_rerun=maybe(AFTER),
+        back=maybe(AFTER),
+    ),
+    verdict=record(
+        published=COUNT,
+        finished=COUNT,
+        lost=many(TEXT),
+        rerun=many(TEXT),
+        doubled=many(TEXT),
+        overlaps=many(record(lock=TEXT, first=TEXT, second=TEXT)),
+    ),
+    seconds=SECONDS,
+)
 
 #: By command, as it is typed.
 SCHEMAS: dict[str, Schema] = {
@@ -120,6 +153,22 @@ SCHEMAS: dict[str, Schema] = {
         beats=many(TEXT),
         entries=many(record(name=TEXT, count=COUNT, last=maybe(SECONDS), next=maybe(SECONDS), sent=FLAG)),
         history=many(record(at=SECONDS, entry=TEXT, number=COUNT, due=SECONDS, by=TEXT)),
+    ),
+    "drill": record(
+        server=TEXT,
+        workers=COUNT,
+        seed=COUNT,
+        frozen=FLAG,
+        rounds=many(ROUND),
+        seconds=SECONDS,
+        published=COUNT,
+        finished=COUNT,
+        lost=COUNT,
+        rerun=COUNT,
+        doubled=COUNT,
+        overlaps=COUNT,
+        takeover=record(median=maybe(SECONDS), worst=maybe(SECONDS)),
+        good=FLAG,
     ),
     "drain": record(node=TEXT, told=FLAG),
     "probe": record(node=TEXT, lease=maybe(TEXT), ok=FLAG, live=FLAG, ready=FLAG, findings=many(TEXT)),

@@ -17,6 +17,7 @@ from celery_ha.locks.unique import HEADER
 from celery_ha.rabbitmq import on_priorities, on_rabbitmq
 from celery_ha.telling import news
 from celery_ha.worker.condemn import condemn_unopened
+from celery_ha.worker.cut import cut
 from celery_ha.worker.gate import Gate, claim_of, gated
 from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.pool import GuardedPool
@@ -56,6 +57,7 @@ class Consumer(consumer.Consumer):
             dead = DeadLetters(broker)
             self.node.stock.tidy = lambda: self.node.aside.run(lambda: dead.expire(ttl))
         self.node.on_members = self._members_changed
+        self.node.reception.cut = lambda: cut(self)
         self._reaping: Any = None
         self._revoked = Shared(self.node.store.revocations, self.node.insist)
 

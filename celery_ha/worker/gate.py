@@ -216,5 +216,5 @@ class Gate:
             take_back()
             self.give_back(request)
 
-        delay = min(BUSY_MOST, BUSY_FIRST * 2 ** node.times_busy(request.id)) * random.uniform(0.5, 1)
+        delay = min(BUSY_MOST, BUSY_FIRST * 2 ** node.busy.again(request.id)) * random.uniform(0.5, 1)
         node.later(delay, stand_down)

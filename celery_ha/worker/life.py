@@ -59,6 +59,8 @@ class Life:
         self.ledger = ledger
         #: When the main loop last turned; None where it turns too seldom to tell (rule 10).
         self.pulse: float | None = None
+        #: Called by the thread that renews, each time, with the pulse.
+        self.on_kept: Callable[[float | None], None] = lambda _pulse: None
         self.fenced = False
         #: Goodbye is being said: that the lease is over is no news.
         self.leaving = False
@@ -119,6 +121,7 @@ class Life:
             self._kick.clear()
 
     def _keep_once(self) -> float:
+        self.on_kept(self.pulse)
         try:
             if self._refused:
                 self.keeper.refused()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,10 +26,12 @@ from celery_ha.telling.teller import Teller
 from celery_ha.worker.announcer import Announcer
 from celery_ha.worker.aside import Aside
 from celery_ha.worker.birth import begin_life
+from celery_ha.worker.busyness import Busyness
 from celery_ha.worker.custody import Custody
 from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.life import Life
 from celery_ha.worker.page import TrustPage
+from celery_ha.worker.reception import Reception
 from celery_ha.worker.shards import owned_shards, standby_shards
 from celery_ha.worker.signs import Signs
 from celery_ha.worker.stock import SOON, Stock
@@ -39,8 +40,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for the last events to be sent.
 LAST_WORDS = 2.0
-#: Task ids whose busy locks are remembered.
-BUSY_MEMORY = 10_000
 
 
 class WorkerNode:
@@ -92,6 +91,11 @@ class WorkerNode:
         self.claims = Custody(lambda: self._life, broker, self.stock, self._reaching, config)
         #: Off the loop.
         self.aside = Aside()
+        #: What is heard of its queues.
+        # A loop that hangs is helped before the lease is given up for it.
+        self.reception = Reception(min(config.stuck_after, config.wedged_after / 2))
+        #: How often tasks found their locks busy here.
+        self.busy = Busyness()
         #: Called from a thread when membership changed.
         self.on_members: Callable[[], None] = lambda: None
         #: Listens to Celery's heartbeat events while this node observes all the time.
@@ -106,7 +110,6 @@ class WorkerNode:
         self._weight = concurrency
         self._shards = {queue: count for queue, count in config.queues.items() if queue in queues}
         self._draining = False
-        self._busy: OrderedDict[str, int] = OrderedDict()
         self._life: Life | None = None
 
     # -- life -------------------------------------------------------------------------------
@@ -141,6 +144,7 @@ class WorkerNode:
             teller=self.announcer.teller,
             on_told=self.signs.show_life,
         )
+        self._life.on_kept = self.reception.silent
         self.announcer.tell(news.LEASE_OPENED)
 
     def ensure_open(self) -> None:
@@ -245,6 +249,7 @@ class WorkerNode:
         life = self.life
         if life.fenced:
             raise Fenced
+        self.reception.check()
         if self._watch_loop:
             life.pulse = monotonic()
 
@@ -338,14 +343,6 @@ class WorkerNode:
         """Make a call off the loop, again and again until the store answers or this life is over."""
         life = self._life
         self.aside.insist(call, lambda: life is self._life)
-
-    def times_busy(self, task: str) -> int:
-        """How often this task found its lock busy here before."""
-        times = self._busy.pop(task, -1) + 1
-        self._busy[task] = times
-        if len(self._busy) > BUSY_MEMORY:
-            self._busy.popitem(last=False)
-        return times
 
     # -- shards -----------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from celery_ha.brokers.ledger import Ledger
 from celery_ha.model import Node, Settlement, Verdict
 from celery_ha.rabbitmq import make_quorum
 from celery_ha.store.memory import MemoryServer, MemoryStore
+from celery_ha.worker.reception import Reception
 from tests.support.fleet import eventually
 from tests.support.rabbit import Rabbit
 
@@ -33,6 +34,7 @@ class Consumer:
         self.attempts = MemoryAttempts(store, shared)
         self.broker = AmqpBroker(self.attempts)
         self.batch_limit = 100
+        self.reception = Reception(0)
         self.got: list[Any] = []
         self._url, self._queue = url, queue
         self.connection: Any = None

@@ -1,11 +1,18 @@
-"""What the demo proves from its ledger."""
+"""What a trial proves from its ledger, and whom it touches."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
-from celery_ha.demo.ledger import LedgerReader, LedgerWriter
-from celery_ha.demo.verdict import (
+from celery_ha.trial.fleet import Crew, Fleet, NotOurs
+from celery_ha.trial.ledger import LedgerReader, LedgerWriter
+from celery_ha.trial.report import Report, Round, Timeline, lines
+from celery_ha.trial.setting import leave_nothing
+from celery_ha.trial.stage import refuse_strangers
+from celery_ha.trial.verdict import (
     END,
     START,
     TOLD,
@@ -14,11 +21,13 @@ from celery_ha.demo.verdict import (
     Event,
     Execution,
     Overlap,
+    Verdict,
     executions,
     first_after,
     interrupted,
     judge,
 )
+from celery_ha.trial.watch import Member, Sight
 
 pytestmark = pytest.mark.unit
 
@@ -148,3 +157,68 @@ def test_the_reader_reads_on_where_it_stopped(tmp_path):
     reader.refresh()
     assert [line.event for line in reader.events] == [START, END]
     assert reader.finished == {"a": "w1"}
+
+
+def crew(*names):
+    return Crew("nobody", "q", names, 1)
+
+
+def test_worker_that_was_not_started_here_is_not_touched(tmp_path):
+    fleet = Fleet(crew("w1@x"), tmp_path)
+    for touch in (fleet.kill, fleet.freeze, fleet.thaw):
+        with pytest.raises(NotOurs, match="w1@x"):
+            touch("w1@x")
+
+
+def test_number_of_a_worker_that_was_reaped_is_nobodys(tmp_path):
+    fleet = Fleet(crew("w1@x"), tmp_path)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    fleet._processes["w1@x"] = gone
+    with pytest.raises(NotOurs):
+        fleet.kill("w1@x")
+
+
+def test_others_that_take_part_are_refused():
+    member = Member("lease", frozenset(), 0, leads=False)
+    refuse_strangers(Sight({"w1@x": member}, 0), ("w1@x", "w2@x"))
+    with pytest.raises(NotOurs, match="w3@y would take part"):
+        refuse_strangers(Sight({"w1@x": member, "w3@y": member}, 0), ("w1@x",))
+
+
+def test_report_adds_the_rounds_up():
+    def played(first_start, **verdict):
+        return Round("w1", None, Timeline(None, None, first_start, None, None), Verdict(10, 9, **verdict), 1.0)
+
+    report = Report("s", 3, 7, False, (played(1.0), played(3.0, lost=("a",)), played(None)), 9.0)
+    told = report.as_dict()
+    assert (told["published"], told["finished"], told["lost"], told["good"]) == (30, 27, 1, False)
+    assert told["takeover"] == {"median": 2.0, "worst": 3.0}
+    text = "\n".join(lines(report))
+    assert "Round 2 of 3" in text
+    assert "1  lost: a" in text
+    assert "2.00 s in the middle, 3.00 s at worst" in text
+    assert text.endswith("FAILED (seed 7)")
+
+
+class Stain:
+    """What is left on one server, which may be out of reach."""
+
+    def __init__(self, left=(), error=None):
+        self._left, self._error, self.closed = left, error, False
+
+    def wipe(self):
+        if self._error:
+            raise self._error
+
+    def left(self):
+        return self._left
+
+    def close(self):
+        self.closed = True
+
+
+def test_what_cannot_be_cleaned_is_named_and_keeps_nothing_else_from_being_cleaned():
+    stains = [Stain(error=ConnectionError("gone")), Stain(left=["key"]), Stain()]
+    assert leave_nothing(stains) == ["what cannot be asked for (gone)", "key"]
+    assert all(stain.closed for stain in stains)

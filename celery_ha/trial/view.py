@@ -36,7 +36,7 @@ class Picture:
 
 
 class View(Protocol):
-    """Where the demo shows itself."""
+    """Where it shows itself."""
 
     def live(self) -> AbstractContextManager[Any]:
         """Show pictures for as long as the block lasts."""
@@ -108,7 +108,7 @@ def _drawn(picture: Picture) -> Any:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table("worker", "state", title="celery_ha demo", title_justify="left")
+    table = Table("worker", "state", title="celery_ha", title_justify="left")
     for heading in ("shards", "in flight", "done"):
         table.add_column(heading, justify="right")
     for row in picture.rows:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from celery_ha import model
 from celery_ha.inspect.desk import Desk
 from celery_ha.keys import shard_names
+from celery_ha.model import Node
 from celery_ha.store.survey import Survey
 from celery_ha.worker.shards import owned_shards
 
-#: Recoveries looked at: more than there can be.
+#: Recoveries looked at besides those that are known: more than there can be.
 MANY = 100
 
 
@@ -31,6 +32,7 @@ class Failover:
     """A finished recovery. Times are ours, wall clock."""
 
     node: str
+    lease: str
     reason: str
     #: When it was fenced.
     noticed: float
@@ -60,51 +62,57 @@ class Sight:
 
 
 class Watch:
-    """Sees what the nodes see, in the app's store and on its broker.
+    """Sees what the nodes see, through the app's own store and broker.
 
     Args:
-        desk: of the demo's app.
+        app: whose fleet.
         queue: the sharded queue.
         shards: how many shards it has.
 
     Raises:
-        StoreUnavailable: the broker or the store does not answer.
+        StoreUnavailable: the broker does not answer.
+        ConfigError: it is of a kind that cannot be used.
         StoreError: the store cannot tell what was recovered.
     """
 
-    def __init__(self, desk: Desk, queue: str, shards: int) -> None:
+    def __init__(self, app: Any, queue: str, shards: int) -> None:
+        self._desk = Desk(app)
+        self._survey: Survey = self._desk.survey
         self.failovers: list[Failover] = []
-        self._census = desk.census
-        self._court = desk.store.court
-        self._survey: Survey = desk.survey
         self._queues = {queue: shards}
         self._names = (queue, *shard_names(queue, shards))
         self._ahead: float | None = None
 
     def see(self) -> Sight:
         """Look once; finished recoveries are noted in :attr:`failovers`."""
-        look = self._court.look()
+        look, census = self._desk.store.court.look(), self._desk.census
         newest = {node.name: node for node in sorted(look.nodes.values(), key=lambda node: (node.opened, node.lease))}
-        flights = self._census.in_flight([node.lease for node in newest.values()])
-        waiting = sum(self._census.waiting(self._names).values())
+        flights = census.in_flight([node.lease for node in newest.values()])
         leader = look.leader.lease if look.leader else ""
         self._note_failovers()
         members = {
             name: Member(node.lease, self._owned(name, newest), flights[node.lease], node.lease == leader)
             for name, node in newest.items()
         }
-        return Sight(members, waiting)
+        return Sight(members, sum(census.waiting(self._names).values()))
 
-    def _owned(self, name: str, members: Mapping[str, model.Node]) -> frozenset[str]:
+    def close(self) -> None:
+        """Drop the connections."""
+        self._desk.close()
+
+    def _owned(self, name: str, members: Mapping[str, Node]) -> frozenset[str]:
         return owned_shards(name, self._queues, members.values())
 
     def _note_failovers(self) -> None:
-        found = self._survey.failovers(MANY)
-        for entry in reversed(found[: len(found) - len(self.failovers)]):
-            fenced, moved = entry.fenced, entry.recovered
+        known = {failover.lease for failover in self.failovers}
+        for found in reversed(self._survey.failovers(len(known) + MANY)):
+            fenced, moved = found.fenced, found.recovered
+            if moved.lease in known:
+                continue
             self.failovers.append(
                 Failover(
                     node=fenced.node.name,
+                    lease=moved.lease,
                     reason=fenced.reason,
                     noticed=fenced.at - self._server_ahead(),
                     finished=time.time(),

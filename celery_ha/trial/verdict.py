@@ -1,6 +1,6 @@
 """What the ledger proves: lost, run twice, lock overlaps, and when things happened. Pure.
 
-An execution is one run of a task's body. All processes of the demo share one machine, so their
+An execution is one run of a task's body. All processes share one machine, so their
 monotonic clocks are one clock and executions can be ordered by it.
 """
 

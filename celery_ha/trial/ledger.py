@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from uuid import uuid4
 
-from celery_ha.demo.verdict import END, Event
+from celery_ha.trial.verdict import END, START, Event
 
 SUFFIX = ".jsonl"
 
@@ -69,14 +69,22 @@ class LedgerReader:
         self.events: list[Event] = []
         #: Where each finished task first came to its end.
         self.finished: dict[str, str] = {}
+        #: Executions that go on, by node.
+        self._running: dict[str, set[str]] = {}
         self._folder = folder
         self._read: dict[Path, int] = {}
+
+    def runs_on(self, node: str) -> bool:
+        """Whether a task has started there and not come to its end, as far as was read."""
+        return bool(self._running.get(node))
 
     def refresh(self) -> None:
         """Read on."""
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             for event in self._added(path):
                 self.events.append(event)
+                running = self._running.setdefault(event.node, set())
+                (running.add if event.event == START else running.discard)(event.run)
                 if event.event == END:
                     self.finished.setdefault(event.task, event.node)
 
