@@ -32,12 +32,12 @@ def test_demo_on_rabbitmq_and_zookeeper_loses_nothing_and_leaves_nothing(rabbit:
     done = demo("--broker", broker, "--store", f"zookeeper://{zookeeper_server.host}/demo", "--tasks", "80", "--json")
     # Then its verdict is good, from what the tasks themselves wrote down
     assert done.returncode == 0, done.stderr + done.stdout
-    report = json.loads(done.stdout)
-    verdict = report["verdict"]
+    (played,) = json.loads(done.stdout)["rounds"]
+    verdict = played["verdict"]
     assert (verdict["published"], verdict["finished"]) == (80, 80)
     assert (verdict["lost"], verdict["doubled"], verdict["overlaps"]) == ([], [], [])
-    assert report["failover"]["node"] == report["victim"]
-    assert report["timeline"]["first_start"] > 0
+    assert played["failover"]["node"] == played["victim"]
+    assert played["timeline"]["first_start"] > 0
     # And nothing of it is left on the servers
     with kombu.Connection(broker) as connection:
         assert connection.SimpleQueue("theirs").get(block=False).payload == "a message"

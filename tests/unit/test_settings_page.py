@@ -14,7 +14,7 @@ pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parent.parent.parent
 #: Options of a task or of a call, and a header.
-NO_SETTINGS = {"ha_key", "ha_unique", "ha_dead"}
+NO_SETTINGS = {"ha_key", "ha_unique", "ha_dead", "ha_event"}
 
 
 @pytest.fixture(scope="module")
