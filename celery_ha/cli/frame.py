@@ -22,14 +22,13 @@ FEWEST = 3
 
 def line(snapshot: Snapshot) -> str:
     """A snapshot on one line."""
-    leader, held, states = snapshot["leader"], snapshot["locks"], Counter(n["state"] for n in snapshot["nodes"])
+    leader, states = snapshot["leader"], Counter(node["state"] for node in snapshot["nodes"])
     parts = {
         "leader": f"{leader['node']} term {leader['term']}" if leader else "nobody",
         "nodes": ", ".join(f"{states[state]} {state}" for state in reversed(STATES) if states[state]) or "none",
         "shards": sum(node["shards"] for node in snapshot["nodes"]),
         "in flight": sum(node["in_flight"] for node in snapshot["nodes"]),
         "waiting": sum(queue["waiting"] for queue in snapshot["queues"]),
-        "locks": "?" if held is None else held["total"],
         "in line": "?" if snapshot["in_line"] is None else snapshot["in_line"],
         "dead letters": snapshot["dead_letters"],
     }
@@ -85,11 +84,16 @@ def _rest(what: str, count: int) -> list[str]:
     return [f"and {count} {what} more"] if count else []
 
 
-def _lock_line(locks: Mapping[str, Any] | None) -> str:
+def _lock_line(locks: list[Mapping[str, Any]] | None) -> str:
     if locks is None:
-        return "locks: the store cannot say"
-    lines = ", ".join(f"{name} ({each['waiting']})" for name, each in locks["lines"].items())
-    return f"locks: {locks['total']}; most in line: {lines or 'nobody'}"
+        return "waited for: the store cannot say"
+    return "waited for: " + (", ".join(map(_waited, locks)) or "no lock")
+
+
+def _waited(lock: Mapping[str, Any]) -> str:
+    holder = lock["holder"] or {"state": "free", "node": None}
+    by = f" by {holder['node']}" if holder["node"] else ""
+    return f"{lock['name']} ({lock['waiting']}, {holder['state']}{by})"
 
 
 def _failover_lines(failovers: list[Mapping[str, Any]] | None) -> list[str]:

@@ -98,7 +98,6 @@ STATUS = {
     "in_line": maybe(COUNT),
     "dead_letters": COUNT,
 }
-LOCKS = record(total=COUNT, locks=many(LOCK), lines=table(record(waiting=COUNT, first=many(WAITER))))
 #: Seconds after a blow; a server's clock may differ a little from this machine's.
 AFTER: Schema = {"type": "number"}
 ROUND = record(
@@ -132,16 +131,17 @@ ROUND = record(
     ),
     seconds=SECONDS,
 )
+CONTENDED = record(name=TEXT, waiting=COUNT, holder=maybe(LOCK))
 
 #: By command, as it is typed.
 SCHEMAS: dict[str, Schema] = {
     "status": record(**STATUS),
     # One such line for each interval.
-    "top": record(at=SECONDS, **STATUS, locks=maybe(LOCKS), failovers=maybe(many(FAILOVER))),
+    "top": record(at=SECONDS, **STATUS, locks=maybe(many(CONTENDED)), failovers=maybe(many(FAILOVER))),
     "ring": table(RING),
     "ring --key": record(queue=TEXT, key=TEXT, shard=TEXT, node=maybe(TEXT)),
     "ring --without": record(without=TEXT, moves=many(MOVE)),
-    "locks list": LOCKS,
+    "locks list": record(total=COUNT, locks=many(LOCK), lines=table(record(waiting=COUNT, first=many(WAITER)))),
     "locks release": record(name=TEXT, released=COUNT, by=TEXT),
     "dead list": record(total=COUNT, letters=many(record(**LETTER))),
     "dead show": record(**LETTER, **{name: {} for name in WRITTEN}),

@@ -19,7 +19,7 @@ from celery_ha.ring import Ring
 
 #: How many in line are told for each lock.
 FIRST = 10
-#: How many locks and failovers a snapshot names.
+#: How many of the locks that are waited for, and of the failovers, a snapshot names.
 RECENT = 5
 
 
@@ -43,12 +43,13 @@ def status(desk: Desk) -> dict[str, Any]:
 def snapshot(desk: Desk) -> dict[str, Any]:
     """All that changes from one moment to the next: :func:`status`, the locks most waited for, the last failovers.
 
-    Where the store cannot tell the time, it is this machine's.
+    It is asked again and again, so nothing in it walks through the store. Where the store cannot tell the time, it is
+    this machine's.
     """
     return {
         "at": desk.survey.now() if desk.tells else time.time(),
         **status(desk),
-        "locks": locks(desk, RECENT) if desk.tells else None,
+        "locks": contended(desk, RECENT) if desk.tells else None,
         "failovers": failovers(desk, RECENT) if desk.tells else None,
     }
 
@@ -93,6 +94,18 @@ def locks(desk: Desk, limit: int | None = None) -> dict[str, Any]:
             for name in longest
         },
     }
+
+
+def contended(desk: Desk, limit: int) -> list[dict[str, Any]]:
+    """The locks that most wait for, with who holds the first slot.
+
+    Raises:
+        StoreError: the store cannot tell.
+    """
+    lines, names = desk.lines, names_of(desk.look)
+    longest = nsmallest(limit, lines, key=lambda name: (-lines[name], name))
+    held = {lock.name: _slot(lock, names) for lock in desk.survey.locks([(name, 0) for name in longest])}
+    return [{"name": name, "waiting": lines[name], "holder": held.get(name)} for name in longest]
 
 
 def letters(desk: Desk, limit: int) -> dict[str, Any]:

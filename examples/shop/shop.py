@@ -11,14 +11,14 @@ from celery_ha import HA, current_lock, locked_task
 logger = get_task_logger(__name__)
 
 app = Celery("shop", broker=os.environ.get("SHOP_BROKER", "redis://localhost:6379/0"))
+if "SHOP_METRICS_PORT" in os.environ:
+    app.conf.ha_metrics_port = int(os.environ["SHOP_METRICS_PORT"])
 app.conf.update(
     task_ignore_result=True,
     ha_queues={"orders": 64},  # a sharded queue: each shard is consumed by one live worker
 )
-if store := os.environ.get("SHOP_STORE"):  # where leases and locks live: RabbitMQ keeps none
-    app.conf.ha_store = store
-if port := os.environ.get("SHOP_METRICS_PORT"):
-    app.conf.ha_metrics_port = int(port)
+if "SHOP_STORE" in os.environ:  # leases and locks elsewhere: RabbitMQ keeps none
+    app.conf.ha_store = os.environ["SHOP_STORE"]
 HA(app)
 
 

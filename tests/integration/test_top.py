@@ -64,6 +64,27 @@ def test_each_snapshot_is_a_line_of_json_in_the_documented_form(duo: Scene):
     assert first["at"] < second["at"]
 
 
+def test_a_lock_that_is_waited_for_is_named_with_its_holder(duo: Scene):
+    batch = duo.batch()
+    held, parked = batch + "held", batch + "parked"
+    duo.publish("charge", [held], batch, 3)
+    duo.wait_started([held])
+    duo.publish("charge", [parked], batch, 0)
+
+    def seen() -> Any:
+        (text,) = run_ha(duo.probe.app, "top", "--json", "--count", "1").stdout.splitlines()
+        found = json.loads(text)
+        check_form("top", found)
+        return found["locks"]
+
+    (lock,) = eventually(seen, why="somebody waits")
+    assert (lock["name"], lock["waiting"]) == (f"account:{batch}", 1)
+    assert (lock["holder"]["state"], lock["holder"]["slot"]) == ("held", 0)
+    assert lock["holder"]["node"] in {worker.name for worker in duo.live}
+    duo.wait_ended([held, parked])
+    assert seen() == []
+
+
 def test_lines_tell_of_a_death_and_its_recovery(duo: Scene, tmp_path: Path):
     victim = next(worker for worker in duo.live if worker != duo.leader)
     told = tmp_path / "told"

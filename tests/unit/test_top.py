@@ -51,7 +51,11 @@ def snapshot(nodes: Iterable[dict[str, Any]], **more: Any) -> dict[str, Any]:
         "queues": [{"queue": "celery", "shards": None, "waiting": 4}, {"queue": "orders", "shards": 8, "waiting": 9}],
         "in_line": 2,
         "dead_letters": 1,
-        "locks": {"total": 6, "locks": [], "lines": {"account:4": {"waiting": 2, "first": []}}},
+        "locks": [
+            {"name": "account:4", "waiting": 2, "holder": {"state": "held", "node": "w1"}},
+            {"name": "account:5", "waiting": 1, "holder": {"state": "in trust", "node": None}},
+            {"name": "account:6", "waiting": 1, "holder": None},
+        ],
         "failovers": [],
         **more,
     }
@@ -60,15 +64,14 @@ def snapshot(nodes: Iterable[dict[str, Any]], **more: Any) -> dict[str, Any]:
 def test_the_line_adds_up():
     said = line(snapshot([node(1, leader=True), node(2), node(3, "fenced")]))
     assert said.partition("  ")[2] == (
-        "leader: w1 term 3  nodes: 2 live, 1 fenced  shards: 12  in flight: 3  waiting: 13  locks: 6  in line: 2  "
-        "dead letters: 1"
+        "leader: w1 term 3  nodes: 2 live, 1 fenced  shards: 12  in flight: 3  waiting: 13  in line: 2  dead letters: 1"
     )
 
 
 def test_the_line_of_a_store_that_cannot_tell():
     said = line(snapshot([], locks=None, in_line=None, failovers=None))
     assert "leader: nobody  nodes: none" in said
-    assert "locks: ?  in line: ?" in said
+    assert "waiting: 13  in line: ?" in said
 
 
 def test_nothing_is_new_when_nothing_happened():
@@ -111,10 +114,10 @@ def test_a_screen_full_fits_and_shows_the_trouble(height):
     said = [part for part in parts if isinstance(part, str)]
     hidden = [f"and {len(nodes) - len(node_rows)} nodes more"] if len(node_rows) < len(nodes) else []
     assert [part for part in said if "nodes more" in part] == hidden
-    assert "locks: 6; most in line: account:4 (2)" in said
+    assert "waited for: account:4 (2, held by w1), account:5 (1, in trust), account:6 (1, free)" in said
 
 
 def test_a_screen_of_an_empty_fleet():
     parts = screen(snapshot([], queues=[], locks=None, failovers=None), 24)
-    assert "locks: the store cannot say" in parts
+    assert "waited for: the store cannot say" in parts
     assert "failovers: the store cannot say" in parts
