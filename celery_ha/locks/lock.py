@@ -155,6 +155,8 @@ class Lock:
                 self.lost = True
                 with suppress(TimeoutError):
                     self.lost = not answer.result(RELEASE_WITHIN)
+                if self.lost:
+                    self.report.lost(self, token, "taken", TAKEN)
             raise
         self._unanswered = False
         if not released:
