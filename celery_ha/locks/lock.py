@@ -155,12 +155,13 @@ class Lock:
                 self.lost = True
                 with suppress(TimeoutError):
                     self.lost = not answer.result(RELEASE_WITHIN)
+                if self.lost:
+                    self.report.lost(self, token, "taken", TAKEN)
             raise
         self._unanswered = False
         if not released:
-            if not self.lost:
-                self.report.lost(self, token, "taken", TAKEN)
             self.lost = True
+            self.report.lost(self, token, "taken", TAKEN)
         return released
 
     def _release(self, token: int) -> bool:
@@ -201,6 +202,7 @@ class Lock:
         token = self.token
         if self.lost or not self._locks.holds(self.name, self.holder, token):
             self.lost = True
+            self.report.lost(self, token, "taken", TAKEN)
             raise LockLost(f"the lock {self.name!r} (token {token}) was held and is no longer: stop")
 
     def __enter__(self) -> Lock:  # noqa: PYI034 - typing.Self needs Python 3.11

@@ -32,6 +32,7 @@ class Report:
         self._teller = teller or Teller()
         self._task = task
         self._since: float | None = None
+        self._told = False
 
     @contextmanager
     def asking(self, name: str) -> Iterator[Callable[[Grant], Grant]]:
@@ -45,7 +46,7 @@ class Report:
                 self._teller.measure("lock_wait", monotonic() - asked, task=self._task, outcome=outcome)
                 if grant.token is not None:
                     attributes["token"] = grant.token
-                    self._since = monotonic()
+                    self._since, self._told = monotonic(), False
                 return grant
 
             yield answer
@@ -57,7 +58,10 @@ class Report:
             self._since = None
 
     def lost(self, lock: _Told, token: int, cause: str, reason: str) -> None:
-        """It is gone although its holder has not given it back."""
+        """It is gone although its holder has not given it back; told once, whoever notices first."""
+        if self._told:
+            return
+        self._told = True
         self._teller.tell(
             news.LOCK_LOST,
             lease=lock.holder.lease,

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic, sleep
 
@@ -111,10 +111,11 @@ def _is_lost(watch: _Watch) -> bool:
 def _tell(watch: _Watch) -> None:
     """Do as was asked for. **Failure:** a body that hangs outside of Python hears of it when it comes back."""
     for lock in watch.locks:
-        if lock.lost and not lock.settled:
+        if lock.lost:
             over = monotonic() >= lock.held_until
             why = "its max_hold is over" if over else "its lease was given up"
-            lock.report.lost(lock, lock.token, "max_hold" if over else "fenced", why)
+            with suppress(LockLost):  # being released just now: that tells
+                lock.report.lost(lock, lock.token, "max_hold" if over else "fenced", why)
     if watch.on_lost == "kill" and current_process().daemon:
         os.kill(os.getpid(), signal.SIGKILL)
     elif watch.on_lost != "flag":

@@ -63,7 +63,7 @@ class Signs:
             lease=life.keeper.lease,
             trusted_until=until if isfinite(until) else None,
             lost_since=(lost or monotonic()) if life.fenced else None,
-            pulse=life.pulse,
+            pulse=None if life.fenced else life.pulse,  # nobody writes it again before there is another life
             stuck_since=min(self._waiting.values(), default=None),
         )
 
