@@ -74,7 +74,7 @@ class Desk:
             StoreError: it cannot.
         """
         if self.store.survey is None:
-            raise StoreError(f"the store ({self.app.ha.store_url}) cannot tell that; only Redis can so far")
+            raise StoreError(f"the store ({self.app.ha.store_url}) cannot tell that; Redis and ZooKeeper can")
         return self.store.survey
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from celery_ha.inspect.findings import of_clock, of_fleet, of_server, of_settings, of_shards
+from celery_ha.inspect.findings import of_clock, of_fleet, of_queues, of_rabbitmq, of_server, of_settings, of_shards
 from celery_ha.model import FencedLease, Leader, Look, Node
 
 GOOD = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "maxmemory": "0", "aof_enabled": "1", "save": ""}
@@ -95,3 +95,26 @@ def test_shards(here, ever, level):
 def test_a_queue_that_nobody_consumes():
     assert levels(of_shards({"orders": 12}, {"orders": 2}, look(node(1, "celery")))) == ["warning"]
     assert levels(of_shards({"orders": 12}, {}, look(node(1, weight=0)))) == ["warning"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "heartbeat", "expected", "says"),
+    [
+        ({"product": "RabbitMQ", "version": "3.10.8"}, 4, ["ok"], "RabbitMQ 3.10.8"),
+        ({"product": "RabbitMQ", "version": "4.1.0"}, 4, ["ok"], "RabbitMQ 4.1.0"),
+        ({"product": "RabbitMQ", "version": "3.9.27"}, 4, ["error"], "upgrade to 3.10"),
+        ({"product": "LavinMQ", "version": "2.0"}, 4, ["warning"], "is LavinMQ 2.0"),
+        ({"product": "RabbitMQ", "version": "3.12.1"}, 0, ["ok", "warning"], "broker_heartbeat is off"),
+    ],
+)
+def test_rabbitmq(facts: dict[str, str], heartbeat: float, expected: list[str], says: str):
+    found = list(of_rabbitmq("broker", facts, heartbeat))
+    assert levels(found) == expected
+    assert says in found[-1].text
+
+
+def test_queues_that_are_declared_otherwise_are_named_up_to_a_few():
+    assert of_queues([]).level == "ok"
+    found = of_queues([f"orders.{number}" for number in range(8)])
+    assert found.level == "error"
+    assert "orders.4 and 3 more" in found.text
