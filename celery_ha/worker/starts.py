@@ -20,7 +20,6 @@ from typing import Any, Protocol
 from celery_ha.model import Readable
 from celery_ha.worker.gate import claim_of
 
-
 #: Seconds in which an answer costs less than another turn of the loop.
 AT_ONCE = 0.001
 
