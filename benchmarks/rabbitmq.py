@@ -1,7 +1,8 @@
 """RabbitMQ: no-op tasks a second beside plain Celery on the same quorum queue, and takeovers after a SIGKILL.
 
 Both kinds of worker consume the same number of waiting no-op tasks from the same queue with the same
-settings, in turns; leases and attempts are in a private Redis. Then three workers run short keyed tasks
+settings (late acks, prefetch, pool), in turns; leases and attempts are in a private Redis. Both kinds of producer
+publish to it with confirms, which plain Celery has to be told. Then three workers run short keyed tasks
 and one is killed, again and again: what it was running, and what waited on its shards, starts elsewhere.
 """
 
@@ -19,7 +20,7 @@ import kombu
 
 from benchmarks import report
 from benchmarks.report import Figure, median, p99, paired
-from benchmarks.stage import folder, ha_app, private_server
+from benchmarks.stage import folder, ha_app, plain_app, private_server
 from celery_ha.rabbitmq import NEVER_DROP
 from tests.support.fleet import eventually, fleet
 from tests.support.rabbit import Rabbit, rabbit_is_here
@@ -99,6 +100,38 @@ def throughput(rabbit: Rabbit, server: RedisServer, args: argparse.Namespace) ->
     return figures
 
 
+def published(kind: str, url: str, server: RedisServer, tasks: int) -> float:
+    """Publish ``tasks`` no-ops, each confirmed; returns how many a second."""
+    queues = {"celery": QUEUE}
+    if kind == "plain":
+        app = plain_app(url, task_queues=queues, broker_transport_options={"confirm_publish": True})
+    else:
+        app = ha_app(url, task_queues=queues, ha_store=server.url)
+    app.send_task(TASK)  # connects, and declares the queue
+    begin = time.perf_counter()
+    for _ in range(tasks):
+        app.send_task(TASK)
+    took = time.perf_counter() - begin
+    app.close()
+    with kombu.Connection(url) as connection:
+        connection.channel().queue_purge("celery")
+    return tasks / took
+
+
+def publishing(rabbit: Rabbit, server: RedisServer, args: argparse.Namespace) -> list[Figure]:
+    """Measure producers in paired rounds."""
+    runs: dict[str, list[float]] = {"plain": [], "celery_ha": []}
+    url = rabbit.url()
+    for number in range(args.rounds):
+        for kind in runs if number % 2 == 0 else reversed(runs):
+            runs[kind].append(published(kind, url, server, args.tasks // 2))
+    plain, ours = runs.values()
+    figure = Figure("publishes/s, RabbitMQ, confirmed", paired(ours, plain), 0.95, at_least=True)
+    row = ["confirmed", f"{median(plain):.0f} -> {median(ours):.0f}", f"{figure.value:.2f}x {report.mark(figure)}"]
+    report.table(("plain -> celery_ha", "publishes/s", "ratio"), [row])
+    return [figure]
+
+
 @dataclass(frozen=True)
 class Takeover:
     """Seconds after a SIGKILL until a first task started elsewhere."""
@@ -151,7 +184,7 @@ def takeovers(rabbit: Rabbit, server: RedisServer, args: argparse.Namespace) -> 
 def run(args: argparse.Namespace) -> list[Figure]:
     """Both halves."""
     with private_rabbit() as rabbit, private_server() as server:
-        figures = throughput(rabbit, server, args) if args.rounds else []
+        figures = [*throughput(rabbit, server, args), *publishing(rabbit, server, args)] if args.rounds else []
         return [*figures, *(takeovers(rabbit, server, args) if args.kills else [])]
 
 

@@ -10,7 +10,6 @@ except that tasks are published with an id, and with confirms.
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
-from amqp.exceptions import RecoverableConnectionError
 from kombu.transport import pyamqp
 
 from celery_ha.brokers.amqp_consumers import Consumers
@@ -224,12 +222,18 @@ class ClaimingChannel(pyamqp.Channel):
         if intake is None or not self.is_open:
             return None
         intake.check()
-        self.pay()
+        now, ledger, unacked = time.monotonic(), intake.ledger, self._broker.unacked
+        owes = ledger.owes
+        if not owes:
+            self._acked_at = now
+        # What was looked at before waits for a start to travel with.
+        news = owes and (ledger.changes != self._seen or now >= self._acked_at + LAZY)
+        if news or unacked.settled or intake.stock_due(now):
+            self.pay()
         if self._suspects:
             self._suspects.open_next(intake)
-        if not (self._broker.unacked.aside or self._suspects):
-            return LAZY if intake.ledger.owes else None
-        now = time.monotonic()
+        if not (unacked.aside or self._suspects):
+            return LAZY if owes else None
         if now >= max(self._quiet_until, self._ask_at):
             self._ask_at = now + ASK_AGAIN
             if self._ask_again():
@@ -262,8 +266,6 @@ class ClaimingChannel(pyamqp.Channel):
         ledger = intake.ledger
         if not ledger.owes:
             self._acked_at = now
-            return
-        if ledger.changes == self._seen and self.attended and now < self._acked_at + LAZY:
             return
         self._seen = ledger.changes
         owed = ledger.owed()
@@ -352,16 +354,23 @@ class ClaimingConnection(pyamqp.Connection):
             return super().Transport(host, connect_timeout, ssl, *args, **options)
         return BufferedTransport(host, connect_timeout, *args, **options)
 
-    @property
-    def whole(self) -> bool:
-        """Whether something has come that the socket does not tell of any more."""
-        return bool(getattr(self._transport, "whole", False))
-
     def blocking_read(self, timeout: float | None = None) -> Any:
         """py-amqp sets the socket's timeout for each frame, and back: not for one that is here already."""
-        if self.whole:
-            return self.on_inbound_frame(self._transport.read_frame())
-        return super().blocking_read(timeout)
+        transport = self._transport
+        frame = transport.next_frame() if isinstance(transport, BufferedTransport) else None
+        return super().blocking_read(timeout) if frame is None else self.on_inbound_frame(frame)
+
+    def take_in(self) -> bool:
+        """Handle what was read from the socket already; whether there was anything."""
+        transport, found = self._transport, False
+        # What is handled may end the connection.
+        while isinstance(transport, BufferedTransport) and transport is self._transport:
+            frame = transport.next_frame()
+            if frame is None:
+                break
+            found = True
+            self.on_inbound_frame(frame)
+        return found
 
 
 class ClaimingTransport(pyamqp.Transport):
@@ -383,31 +392,19 @@ class ClaimingTransport(pyamqp.Transport):
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         super().register_with_event_loop(connection, loop)
-        self.cycle.run_on(loop, partial(self._take_in, connection))
+        self.cycle.run_on(loop, connection.take_in)
 
     def on_readable(self, connection: Any, loop: Any) -> None:
         """All that has come, in one turn; kombu takes a turn for each message and one to find that there is none.
 
         So what came together asks to start together.
         """
-        if not connection.connected:
-            raise RecoverableConnectionError("Socket was disconnected")
-        try:
-            connection.drain_events(timeout=0)
-            self._take_in(connection)
-        except TimeoutError:
+        transport = connection.connected and connection.transport
+        if not isinstance(transport, BufferedTransport):
+            super().on_readable(connection, loop)
             return
-        except OSError as exc:
-            if exc.errno not in {errno.EAGAIN, errno.EINTR}:
-                raise
-
-    def _take_in(self, connection: Any) -> bool:
-        """What was read from the socket while somebody waited for something else."""
-        found = False
-        while connection.whole:
-            found = True
-            connection.drain_events(timeout=0)
-        return found
+        transport.take()
+        connection.take_in()
 
     def drain_events(self, connection: Any, **kwargs: Any) -> Any:
         if not self.cycle.on_loop:
