@@ -10,10 +10,11 @@ from typing import Any
 
 from celery_ha.brokers.connect import access_to
 from celery_ha.drill.place import APP, NAME, SHARDS, Place
+from celery_ha.inspect.desk import UNANSWERED
 from celery_ha.trial.fleet import Crew, Fleet
-from celery_ha.trial.probe import LEDGER
+from celery_ha.trial.probe import LEDGER, Work
 from celery_ha.trial.report import Report
-from celery_ha.trial.scene import Plan, play
+from celery_ha.trial.scene import GaveUp, Plan, play
 from celery_ha.trial.setting import leave_nothing, no_more_interrupts
 from celery_ha.trial.stage import Stage, refuse_strangers
 from celery_ha.trial.traces import Traces, traces_of
@@ -44,7 +45,7 @@ def perform(
         ConfigError: the app has no HA, or its broker or store cannot be used.
         StoreUnavailable: the broker or the store does not answer.
         NotOurs: somebody else would take part.
-        GaveUp: the workers did not come up.
+        GaveUp: the workers did not come up, or a server went away in the middle.
         WorkerGone: one ended by itself.
         LeftBehind: it could not clean up.
 
@@ -69,10 +70,17 @@ def perform(
         stack.callback(no_more_interrupts)
         stage = Stage(fleet, watch, ledger, view, plan.tasks * plan.rounds)
         with view.live():
-            report = play(stage, work, access_to(app).url, plan)
+            report = _played(stage, work, access_to(app).url, plan)
     if left:
         raise LeftBehind(_told(place, left))
     return report
+
+
+def _played(stage: Stage, work: Work, server: str, plan: Plan) -> Report:
+    try:
+        return play(stage, work, server, plan)
+    except UNANSWERED as exc:
+        raise GaveUp(f"a server went away in the middle: {' '.join(str(exc).split())}") from exc
 
 
 def _cleaned(place: Place, traces: tuple[Traces, ...], view: View) -> Sequence[str]:

@@ -177,6 +177,20 @@ def test_broker_that_is_down_is_said_so():
     assert "could not be reached" in said
 
 
+def test_server_that_goes_away_in_the_middle_leaves_no_process(start_redis: Callable[..., RedisServer]):
+    server = start_redis()
+    drill = Drill(server.url, "--tasks", "2000", "--workers", "2")
+    drill.hears("Publishing")
+    workers = drill.workers()
+    server.send(signal.SIGKILL)
+    code, out, said = drill.ends()
+    # Then it says what it could not finish, and what it could not clean
+    assert (code, out) == (1, "")
+    assert "a server went away in the middle" in said
+    assert f"left of {OURS}" in said
+    eventually(lambda: not any(_runs(worker) for worker in workers), why="its workers end")
+
+
 def test_stranger_in_its_place_is_not_touched(redis_server: RedisServer, client: redis.Redis, tmp_path: Path):
     # Given somebody else's worker where the drill is about to be
     name = f"{OURS}shared"
