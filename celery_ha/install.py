@@ -38,6 +38,7 @@ from celery_ha.telling.metrics import Metrics
 from celery_ha.telling.post import Post
 from celery_ha.telling.serve import serve
 from celery_ha.telling.teller import Listener, Teller
+from celery_ha.worker.chord import seen_through
 from celery_ha.worker.claimed import guarded
 from celery_ha.worker.gauges import follow
 from celery_ha.worker.heartbeats import Heartbeats
@@ -114,6 +115,8 @@ class HA:
             made.store_result = guarded(self, made.store_result)
             for told in ("mark_as_done", "mark_as_failure", "mark_as_revoked"):
                 setattr(made, told, freeing(self, getattr(made, told)))
+            if hasattr(type(made), "_chord_part_return_script"):  # of a Redis backend, since Celery 5.7
+                made.on_chord_part_return = seen_through(self, made)
             return made
 
         return backend
@@ -284,9 +287,13 @@ class HA:
             DuplicateNode: another live worker has its name.
         """
         config, access = self.config, access_to(self.app)
-        store = self.store
-        access.wait()
-        access.make_sure()
+        store, broker, asker = access.once_there(
+            lambda: (
+                self.store,
+                self.make_broker(self.store, config.lease_ttl, retries=1),
+                self.make_broker(self.store, config.store_timeout),
+            )
+        )
         with suppress(StoreUnavailable):
             make_sure_of(worker.hostname, store.court, clock=monotonic, sleep=sleep)
         consumed = tuple(sorted(self.app.amqp.queues.consume_from))
@@ -298,8 +305,8 @@ class HA:
             worker.max_concurrency or worker.concurrency,
             config,
             store,
-            self.make_broker(store, config.lease_ttl, retries=1),
-            self.make_broker(store, config.store_timeout),
+            broker,
+            asker,
             serial=pool == "solo",
             watch_loop=pool == "prefork",
             teller=self.teller,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from time import sleep
+from typing import Any, TypeVar
 
 import redis as redis_py
 from kombu.exceptions import OperationalError
@@ -21,6 +23,10 @@ from celery_ha.rabbitmq import OLDEST_RABBITMQ
 
 logger = logging.getLogger(__name__)
 
+Made = TypeVar("Made")
+
+#: Seconds between two tries to make something while the broker comes and goes.
+AGAIN = 1.0
 
 #: What to write instead of what cannot be used; each is another way to lose what is in flight.
 _USABLE = "write a redis://, rediss://, redis+socket://, sentinel://, amqp:// or amqps:// URL"
@@ -46,20 +52,43 @@ class BrokerAccess:
         Raises:
             kombu.exceptions.OperationalError: not there in time, or waiting is switched off.
         """
-        conf = self._app.conf
-        retry = conf.broker_connection_retry_on_startup
-        if retry is None:
-            retry = conf.broker_connection_retry
 
         def complain(exc: Exception, seconds: float) -> None:
             logger.error("Cannot connect to %s: %s. Trying again in %s s", self.url, exc, seconds)
 
-        if not retry:
+        if not self.patient:
             self._connection.connect()
             return
-        self._connection.ensure_connection(
-            complain, conf.broker_connection_max_retries, interval_start=1, interval_step=1, interval_max=10
-        )
+        most = self._app.conf.broker_connection_max_retries
+        self._connection.ensure_connection(complain, most, interval_start=1, interval_step=1, interval_max=10)
+
+    @property
+    def patient(self) -> bool:
+        """Whether Celery's settings say to wait for a broker that is not there at the start."""
+        conf = self._app.conf
+        retry = conf.broker_connection_retry_on_startup
+        return bool(conf.broker_connection_retry if retry is None else retry)
+
+    def once_there(self, make: Callable[[], Made]) -> Made:
+        """Wait for the broker and make what needs it, again if it has gone away in between.
+
+        Args:
+            make: opens connections of its own.
+
+        Raises:
+            kombu.exceptions.OperationalError: as :meth:`wait`.
+            ConfigError: as :meth:`make_sure`.
+        """
+        while True:
+            self.wait()
+            try:
+                self.make_sure()
+                return make()
+            except (OperationalError, redis_py.ConnectionError) as exc:
+                if not self.patient:
+                    raise
+                logger.error("%s went away again: %s", self.url, exc)  # noqa: TRY400 - an everyday event
+                sleep(AGAIN)
 
     def once(self, timeout: float) -> None:
         """Connect now, or say that it cannot be done: for somebody who sits and waits for an answer.

@@ -45,17 +45,27 @@ class MemoryBrokerServer:
     last: int = 0
     mutex: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
+    def __post_init__(self) -> None:
+        #: Sources by queue, the highest priority first.
+        self._sources: dict[str, tuple[str, ...]] = {}
+
     def queue(self, source: str) -> deque[bytes]:
         return self.queues.setdefault(source, deque())
 
+    def sources(self, queue: str) -> tuple[str, ...]:
+        """The lists of a queue, the one to be claimed from first at the front."""
+        found = self._sources.get(queue)
+        if found is None:
+            found = self._sources[queue] = tuple(self.layout.source(queue, step) for step in self.layout.steps)
+        return found
+
     def waiting(self, queue: str) -> list[bytes]:
         """All messages of a queue, the next one to be claimed first."""
-        sources = [self.layout.source(queue, step) for step in self.layout.steps]
-        return [payload for source in sources for payload in self.queues.get(source, ())]
+        return [payload for source in self.sources(queue) for payload in self.queues.get(source, ())]
 
     def pop(self, lease: str, source: str, *, started: bool) -> Claim | None:
         """Move the first message of a source to a lease; marked only if it is new and waits for no ETA."""
-        waiting = self.queue(source)
+        waiting = self.queues.get(source)
         if not waiting:
             return None
         payload = waiting.popleft()
@@ -128,9 +138,8 @@ class MemoryBroker(Broker):
             if not self.settle(lease, settle):
                 return Batch(open=False)
             claims: list[Claim] = []
-            for step in server.layout.steps:
-                for queue in queues:
-                    source = server.layout.source(queue, step)
+            for step in zip(*map(server.sources, queues), strict=True):
+                for source in step:
                     while len(claims) < limit:
                         claim = server.pop(lease, source, started=len(claims) < slots)
                         if claim is None:

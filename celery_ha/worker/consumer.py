@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks for dead pool children.
 REAP_EVERY = 1.0
+#: Seconds after the loop's start, when it listens to broadcasts: what was revoked since it has connected, it missed.
+LISTENS_AFTER = (1.0, 5.0)
 
 
 class Consumer(consumer.Consumer):
@@ -163,6 +165,8 @@ class Consumer(consumer.Consumer):
         super().register_with_event_loop(hub)
         if self._reads is not None:
             self._reads.resume(hub)
+        for seconds in LISTENS_AFTER:
+            hub.call_later(seconds, self._revoked.read)
         if self._reaping is not None:
             self._reaping.cancel()
         self._reaping = hub.call_repeatedly(REAP_EVERY, self._look_after_pool)

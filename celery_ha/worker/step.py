@@ -10,6 +10,7 @@ from celery import bootsteps
 
 from celery_ha.errors import ConfigError, DuplicateNode
 from celery_ha.worker.banner import banner
+from celery_ha.worker.inherited import InheritedLocks
 from celery_ha.worker.quiet import quieten
 from celery_ha.worker.starts import Starts
 
@@ -28,6 +29,7 @@ class LeaseStep(bootsteps.StartStopStep):
         store = weakref.ref(ha.store)
         # A child that kept the lease's sockets open would hide its parent's death.
         os.register_at_fork(after_in_child=lambda: _drop(store()))
+        os.register_at_fork(after_in_child=InheritedLocks().renew)
         quieten()
         if w.hub is not None:
             # Without a semaphore requests come here before they have a slot.

@@ -84,7 +84,7 @@ def _wait_until_quiet(made: Scene, done: Published) -> list[str]:
     """As long as there is progress; what is not there then is lost. Returns what is left on the server."""
     keys, seen, since = expected(done), -1, time.monotonic()
     due = max(done.due.values(), default=0.0)
-    while time.monotonic() - since < HANG / 4:
+    while time.monotonic() - since < HANG:
         missing = len(made.ledger.missing(keys)) + made.waiting(*QUEUES) + made.in_flight()
         if missing == 0 and time.time() > due:
             break
@@ -128,7 +128,9 @@ def _judge(made: Scene, plan: Plan, done: Published, striker: Striker) -> Outcom
     _judge_letters(outcome, made, done)
     failovers = [load_failover(entry) for entry in made.redis.lrange(f"{made.prefix}_ha:history", 0, -1)]
     outcome.failovers = len(failovers)
-    outcome.broken.false_deaths = [_obituary(each) for each in failovers if not _struck(each, made)]
+    told = {worker.name for worker in striker.told}  # one that goes while the server is away cannot say goodbye
+    strange = [each for each in failovers if not _struck(each, made) and each.fenced.node.name not in told]
+    outcome.broken.false_deaths = [_obituary(each) for each in strange]
     outcome.broken.exits = _exits(made, striker)
     outcome.broken.stayed = striker.stayed
     outcome.broken.leaks = leaks(made)

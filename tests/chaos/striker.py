@@ -36,7 +36,8 @@ class Striker:
         #: Workers that were asked to go, and those that never went.
         self.leaving: list[Worker] = []
         self.stayed: list[str] = []
-        self.drained: list[Worker] = []
+        #: All that were ever told to go, in whatever way.
+        self.told: list[Worker] = []
         #: Seconds for which the server stood still, at the longest.
         self.longest_stall = 0.0
         #: From when to when the server was away, wall clock; the last one may not be over.
@@ -52,7 +53,6 @@ class Striker:
         for number, blow in enumerate(planned, 1):
             self._wait(blow.pause)
             eventually(self._may_strike, within=HANG, why="half of the workers ready")
-            self._log(blow)
             getattr(self, f"_{blow.kind}")(blow)
             self.dealt[blow.kind] += 1
             if number % 20 == 0 or number == len(planned):
@@ -68,11 +68,7 @@ class Striker:
 
     def asked(self, worker: Worker) -> bool:
         """Whether it was told to go, and might."""
-        return worker in self.leaving or worker in self.drained
-
-    def _log(self, blow: Blow) -> None:
-        with (self._scene.fleet.directory / "blows").open("a") as file:
-            file.write(f"{time.time():.3f} {blow.kind} {self._victim(blow).name} {blow.force:.3f}\n")
+        return worker in self.told
 
     # -- who is there -----------------------------------------------------------------------
 
@@ -98,7 +94,13 @@ class Striker:
         ready = self._ready()
         unsettled = [worker for worker in self._scene.live if worker not in ready]
         pool = unsettled if unsettled and blow.kind == "kill" and blow.force < UNSETTLED else ready
-        return pool[int(blow.victim * len(pool))]
+        victim = pool[int(blow.victim * len(pool))]
+        self._log(blow, victim.log.name)
+        return victim
+
+    def _log(self, blow: Blow, whom: str) -> None:
+        with (self._scene.fleet.directory / "blows").open("a") as file:
+            file.write(f"{time.time():.3f} {blow.kind} {whom} {blow.force:.3f}\n")
 
     def _top_up(self, name: str | None = None) -> None:
         staying = [worker for worker in self._scene.live if worker not in self.leaving]
@@ -149,6 +151,7 @@ class Striker:
         victim = self._victim(blow)
         victim.send(signal.SIGTERM)
         self.leaving.append(victim)
+        self.told.append(victim)
         self._top_up()
 
     def _quit(self, blow: Blow) -> None:
@@ -156,11 +159,12 @@ class Striker:
         victim = self._victim(blow)
         self._scene.harms.append(Harm(victim.name, victim.send(signal.SIGQUIT), HANG))
         self.leaving.append(victim)
+        self.told.append(victim)
         self._top_up()
 
     def _drain(self, blow: Blow) -> None:
         victim = self._victim(blow)
-        self.drained.append(victim)
+        self.told.append(victim)
         command = (sys.executable, "-m", "celery", "-A", self._scene.fleet.app, "ha", "drain", victim.name)
         environment = {**os.environ, **self._scene.fleet.environment}
         quiet = subprocess.DEVNULL
@@ -178,6 +182,7 @@ class Striker:
     def _stall(self, blow: Blow) -> None:
         """The server stands still; nothing that dies of it is excused."""
         seconds = self._plan.ttl * (0.5 + 1.5 * blow.force)
+        self._log(blow, "the server")
         self._scene.server.send(signal.SIGSTOP)
         self._stalled_until = time.monotonic() + seconds
         self.outages.append((time.time(), time.time() + seconds))
@@ -185,6 +190,7 @@ class Striker:
 
     def _restart(self, blow: Blow) -> None:
         """The server is killed and comes back with every write that it has confirmed."""
+        self._log(blow, "the server")
         server, began = self._scene.server, time.time()
         server.send(signal.SIGKILL)
         self._stalled_until = None

@@ -68,6 +68,24 @@ def test_chord_whose_worker_is_killed_runs_its_body_once_with_all_results(pair: 
     assert pair.ledger.reruns([batch + "body"]) == set()
 
 
+def test_body_that_a_part_had_claimed_when_its_worker_died_is_published_by_its_next_attempt(pair: Scene):
+    probe, batch = pair.probe, pair.batch()
+    keys = pair.names(batch, 2)
+    # Given a chord with its header in the middle of running
+    result = chord(probe.order.s(key, 1.5) for key in keys)(probe.total.s(batch + "body"))
+    pair.wait_started(keys)
+    # And a worker that dies when it has told Celery that it publishes the body
+    backend = probe.app.backend
+    backend.client.set(backend.get_key_for_group(result.parent.id, ".c"), "a dead worker's", ex=6)
+    for worker in pair.live:
+        pair.kill(worker)
+    pair.top_up(2)
+    # Then the body is published all the same, once
+    assert result.get(timeout=HANG) == sorted(keys)
+    pair.settled([*keys, batch + "body"])
+    assert pair.ledger.reruns([batch + "body"]) == set()
+
+
 def test_chain_whose_worker_is_killed_in_the_middle_goes_on(pair: Scene):
     probe, (first, middle, last) = pair.probe, pair.names(pair.batch(), 3)
     # Given a chain across shards, of which one step runs
@@ -199,6 +217,23 @@ def test_revoked_task_never_starts_and_leaves_nothing_behind(single: Scene):
     single.settled(blocker + single.load(4, 0))
     assert revoked not in single.ledger.by_key()
     assert single.live[0].said(f"[{result.id}]"), "the worker has seen it"
+
+
+def test_task_that_was_revoked_just_before_a_worker_began_to_listen_does_not_run_there(
+    make_scene: Callable[..., Scene],
+):
+    # Given a worker that has connected, and a revocation whose broadcast it has missed
+    scene = make_scene()
+    scene.start(1)
+    result = scene.probe.work.apply_async(("revoked",), countdown=8.0)
+    scene.probe.app.ha.store.revocations.remember([result.id], 60.0)
+    other = scene.probe.work.apply_async(("other",), countdown=8.0)
+    # When both are due
+    scene.wait_ended(["other"])
+    scene.wait_idle()
+    # Then the one that was revoked has not run
+    assert "revoked" not in scene.ledger.by_key()
+    assert other.id != result.id
 
 
 def test_task_that_was_revoked_stays_revoked_for_workers_that_come_when_all_who_knew_are_dead(

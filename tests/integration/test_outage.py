@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import redis
+from kombu.exceptions import OperationalError
 
+from celery_ha.brokers.connect import access_to
 from celery_ha.errors import LockBusy, StoreUnavailable
 from celery_ha.model import Holder
 from tests.support.fleet import eventually
@@ -208,6 +210,23 @@ def test_first_question_about_a_claim_in_doubt_is_answered(producer: Any):
     # Then it is told
     eventually(lambda: answers, within=30, why="an answer")
     assert answers == [False]
+
+
+def test_broker_that_goes_away_again_while_a_worker_starts_is_waited_for(producer: Any):
+    access, tries = access_to(producer), []
+
+    def make() -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            raise OperationalError("gone again")
+        return 7
+
+    assert access.once_there(make) == 7
+    # Unless the user does not want to wait
+    producer.conf.broker_connection_retry_on_startup = False
+    tries.clear()
+    with pytest.raises(OperationalError):
+        access.once_there(make)
 
 
 def test_producer_whose_channel_was_closed_under_it_publishes_on_another(producer: Any):

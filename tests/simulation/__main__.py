@@ -1,6 +1,6 @@
 """Run many seeds, or replay one.
 
-python -m tests.simulation --seeds 2000 --start 0
+python -m tests.simulation --seeds 10000 --start 0
 python -m tests.simulation --seed 17 --trace
 python -m tests.simulation --seeds 500 --rule-off 3
 """
@@ -13,6 +13,7 @@ import sys
 import time
 
 from tests.simulation.ledger import Violation
+from tests.simulation.many import run_many
 from tests.simulation.world import World
 
 
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0, help="the first one")
     parser.add_argument("--seed", type=int, help="run this one only")
     parser.add_argument("--trace", action="store_true", help="print what happens")
+    parser.add_argument("--cores", type=int, help="how many processes (one a core)")
     parser.add_argument("--rule-off", help="switch a rule off, by the name of its mutant")
     options = parser.parse_args()
     if options.rule_off:
@@ -31,6 +33,7 @@ def main() -> int:
         if not found:
             parser.error(f"no such mutant; there are: {', '.join(MUTANTS)}")
         for name in found:
+            print(name)
             with MUTANTS[name].applied() as parts:
                 _run(options, parts)
         return 0
@@ -38,18 +41,31 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace, parts: dict[str, type]) -> int:
-    seeds = range(options.start, options.start + options.seeds) if options.seed is None else [options.seed]
-    began = time.perf_counter()
-    for seed in seeds:
-        world = World(seed, out=print if options.trace else None, **parts)
-        try:
-            world.run()
-        except Violation as broken:
-            print(f"seed {seed} after {time.perf_counter() - began:.1f} s, at {world.kernel.now:.3f} s: {broken}")
-            print(f"replay: {sys.argv[0]} --seed {seed} --trace")
-            return 1
+    """Run what was asked for; 1 if a guarantee was broken."""
+    if options.seed is not None:
+        return _replay(options.seed, parts, trace=options.trace)
+    began, done, broken = time.perf_counter(), 0, []
+    for ran in run_many(range(options.start, options.start + options.seeds), parts, cores=options.cores):
+        done += ran.seeds
+        broken += ran.broken
+        for each in ran.broken:
+            print(f"seed {each.seed}, at {each.at:.3f} s: {each.what}")
+            print(f"replay: python -m tests.simulation --seed {each.seed} --trace", flush=True)
+        if broken and parts:
+            break  # a mutant is found
     took = time.perf_counter() - began
-    print(f"{len(seeds)} seeds, no guarantee broken, {len(seeds) / took:.0f} seeds a second")
+    print(f"{done} seeds, {len(broken) or 'none'} broke a guarantee, {took:.1f} s, {done / took:.0f} seeds a second")
+    return 1 if broken else 0
+
+
+def _replay(seed: int, parts: dict[str, type], *, trace: bool) -> int:
+    world = World(seed, out=print if trace else None, **parts)
+    try:
+        world.run()
+    except Violation as broken:
+        print(f"seed {seed}, at {world.kernel.now:.3f} s: {broken}")
+        return 1
+    print(f"seed {seed}: no guarantee broken")
     return 0
 
 

@@ -48,6 +48,8 @@ class Child(Caller):
     def _body(self) -> str:
         kernel, message, token = self.world.kernel, self.message, None
         kernel.sleep(message.duration)
+        if message.fatal:
+            self.world.kill(self)
         if message.lock is not None:
             grant = self._lock(message.lock)
             token = grant.token

@@ -18,6 +18,9 @@ TIMED_FAULTS = (
     "late_open",
 )  # fmt: skip
 
+#: Where store and broker are two servers: what happens to one of them.
+APART = ("stall_store", "stall_broker", "outage_store", "outage_broker", "failover", "failover")
+
 #: Those that leave G4 in force: who is killed is given up within two seconds.
 GENTLE = ("kill", "kill", "join", "leave")
 
@@ -51,3 +54,8 @@ class Plan:
         timed = sorted((rng.uniform(3.0, chaos), rng.choice(menu)) for _ in range(count))
         weights = tuple(_WEIGHT.get(kind, 12) for kind in kinds)
         return cls(rng.choice([0.0, 0.02, 0.06, 0.12]) if kinds else 0.0, kinds, weights, tuple(timed))
+
+
+def draw_apart(rng: random.Random, chaos: float) -> tuple[tuple[float, str], ...]:
+    """Faults of one server of two."""
+    return tuple(sorted((rng.uniform(3.0, chaos), rng.choice(APART)) for _ in range(rng.choice([0, 1, 2, 3]))))

@@ -6,6 +6,7 @@ The servers here are the product's memory servers, with every effect reported to
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Seconds a lock stays in trust here.
 INHERIT = 20.0
+#: Attempts that a message has.
+MAX_DELIVERIES = 3
 
 
 class Violation(AssertionError):
@@ -35,10 +38,12 @@ class Message:
     lock: str | None
     #: Whoever opens it is gone.
     deadly: bool = False
+    #: Whatever runs it is gone: the child, or with threads the worker.
+    fatal: bool = False
 
     def payload(self) -> bytes:
         return json.dumps({
-            "body": json.dumps([self.number, self.duration, self.lock, self.deadly]),
+            "body": json.dumps([self.number, self.duration, self.lock, self.deadly, self.fatal]),
             "headers": {"id": self.task, "eta": None},
             "properties": {"delivery_info": {}, "priority": 0},
         }).encode()  # fmt: skip
@@ -46,8 +51,8 @@ class Message:
     @classmethod
     def read(cls, payload: bytes) -> Message:
         envelope = json.loads(payload)
-        number, duration, lock, deadly = json.loads(envelope["body"])
-        return cls(number, envelope["headers"]["id"], duration, lock, deadly)
+        number, duration, lock, deadly, fatal = json.loads(envelope["body"])
+        return cls(number, envelope["headers"]["id"], duration, lock, deadly, fatal)
 
 
 @dataclass
@@ -61,11 +66,15 @@ class Ledger:
     accepted: set[int] = field(default_factory=set)
     acked: set[int] = field(default_factory=set)
     published: set[int] = field(default_factory=set)
-    #: Message numbers of which a body began to run, and those of which one ran to its end.
-    attempted: set[int] = field(default_factory=set)
+    #: How often a body of each message began to run, and the numbers of those of which one ran to its end.
+    runs: Counter[int] = field(default_factory=Counter)
     finished: set[int] = field(default_factory=set)
     #: Claim ids ever marked started, ever launched, ever checked by their body before a write.
     marked: set[str] = field(default_factory=set)
+    #: How often each message's attempt was marked started.
+    starts: Counter[int] = field(default_factory=Counter)
+    #: Message numbers of which everybody was told that they are given up.
+    told: set[int] = field(default_factory=set)
     launched: set[str] = field(default_factory=set)
     checked: set[str] = field(default_factory=set)
     fences: dict[str, str] = field(default_factory=dict)
@@ -114,9 +123,11 @@ class Ledger:
                 raise Violation(f"G1: message {number} was acknowledged and never ran")
             self.acked.add(number)
         elif settlement.ending is Ending.DEAD:
-            # G7: what is given up kills, or had its attempts.
-            if not self.message(claim.payload).deadly and number not in self.attempted:
-                raise Violation(f"G7: message {number} was given up and never ran")
+            # G7: what is given up had all its attempts, and who waits for it knows.
+            if self.starts[number] < MAX_DELIVERIES:
+                raise Violation(f"G7: message {number} was given up after {self.starts[number]} attempts")
+            if number not in self.told:
+                raise Violation(f"G7: message {number} was given up and nobody was told")
             self.acked.add(number)
         elif settlement.ending is Ending.RELEASE:
             self.let_go.add(claim.id)
@@ -138,7 +149,10 @@ class Ledger:
                 f"G2: claim {claim.id} starts after the fence of its lease ({self.fences.get(claim.lease)})"
             )
         self.launched.add(claim.id)
-        self.attempted.add(self.message(claim.payload).number)
+        message = self.message(claim.payload)
+        self.runs[message.number] += 1
+        if message.fatal and self.runs[message.number] > MAX_DELIVERIES:
+            raise Violation(f"G7: message {message.number} kills and ran {self.runs[message.number]} times")
 
     def put_back(self, claim: Claim) -> None:
         if claim.id in self.launched and not claim.started:
@@ -147,7 +161,9 @@ class Ledger:
     def marks(self, claim: Claim, broker: MemoryBrokerServer) -> None:
         if claim.lease in broker.fenced:
             raise Violation(f"G2: {claim.lease} started {claim.id} after its fence")
-        self.marked.add(claim.id)
+        if claim.id not in self.marked:
+            self.marked.add(claim.id)
+            self.starts[self.message(claim.payload).number] += 1
 
     # G2, second half: a late result of a fenced lease changes nothing.
 
@@ -209,6 +225,11 @@ class Ledger:
         process = self.processes.get(lease)
         if process is not None and not reason.startswith("closed") and not process.excused(lease):
             raise Violation(f"G5: {lease} was healthy and was fenced: {reason}")
+
+    def failed_over(self) -> None:
+        """The store forgot its last writes: what it said of terms, and that it kept locks for interrupted tasks."""
+        self.terms = 0
+        self.owners = {name: (holder, float("-inf")) for name, (holder, _) in self.owners.items()}
 
     def shut_stranger(self, lease: str) -> None:
         """The broker fences a lease that the store did not fence; a wipe forgets that it refuses it."""

@@ -16,7 +16,6 @@ from unittest.mock import patch
 from celery_ha import detector
 from celery_ha.brokers import memory as _memory
 from celery_ha.brokers.memory import MemoryBroker
-from celery_ha.envelope import attempts, headers
 from celery_ha.failover import observer as _observer
 from celery_ha.failover import recovery
 from celery_ha.failover.keeper import Keeper
@@ -28,7 +27,8 @@ from celery_ha.store.memory import locks as _locks
 from celery_ha.store.memory.court import MemoryCourt
 from tests.simulation import worker as _worker
 from tests.simulation.ledger import TrackedBroker, TrackedStore
-from tests.simulation.worker import MAX_DELIVERIES, Process
+from tests.simulation.replica import Replica
+from tests.simulation.worker import Process
 from tests.simulation.world import Producer
 
 
@@ -77,11 +77,31 @@ class FreesNothing(Process):
 
 class GivesUpWhatIsMarked(Process):
     def _receive(self, claim: Claim) -> None:
-        if attempts(headers(claim.payload)) < MAX_DELIVERIES:
+        if not self.hopeless(claim):
             super()._receive(claim)
             return
         del self.reserved[claim.id]
+        self.condemn(claim)
+
+
+class NeverGivesUp(Process):
+    def hopeless(self, claim: Claim) -> bool:
+        return False
+
+
+class BuriesBeforeItTells(Process):
+    def condemn(self, claim: Claim) -> None:
         self.outbox[claim.id] = Settlement(claim.id, Ending.DEAD)
+
+
+class LeavesLeftovers(Process):
+    def _free_leftovers(self, lease: str) -> None:
+        pass
+
+
+class WaitsForNoReplica(Replica):
+    def waits_for(self, name: str, result: Any) -> bool:
+        return False
 
 
 class RenewsWedged(Process):
@@ -275,6 +295,13 @@ MUTANTS: dict[str, Mutant] = {
     "rule_12_tokens_from_one": Mutant(
         "tokens are counted without the server's time", ("G3",), 500, {"store": CountsTokensFromOne}
     ),
+    "rule_12_no_wait": Mutant(
+        "a fence and a grant do not wait for the replica", ("G3", "G2", "G5"), 2000, {"replica": WaitsForNoReplica}
+    ),
+    "rule_5_leftovers_stay": Mutant(
+        "locks of attempts that are over stay when the store lost their release", ("liveness", "G3"), 2000,
+        {"process": LeavesLeftovers},
+    ),
     "rule_13_unchecked_writes": Mutant(
         "a body writes its result without checking its claim", ("G2",), 500, {"process": WritesUnchecked}
     ),
@@ -293,6 +320,12 @@ MUTANTS: dict[str, Mutant] = {
         "what is claimed with a message that kills carries the mark, and past the limit it is given up",
         ("G7", "liveness"), 300, {"process": GivesUpWhatIsMarked},
         patches=((_memory, "_AGAIN", b"never there"),),
+    ),
+    "rule_15_never_given_up": Mutant(
+        "a message that kills has no last attempt", ("G7", "liveness"), 200, {"process": NeverGivesUp}
+    ),
+    "rule_15_buried_before_told": Mutant(
+        "a message goes to the dead letters before anybody is told", ("G7",), 200, {"process": BuriesBeforeItTells}
     ),
     "rule_18_one_by_one": Mutant(
         "several dead leases are requeued one after the other", ("order",), 1000,

@@ -53,18 +53,21 @@ class Caller(Owner):
         self._reach(store, name, method, args, kwargs)
         world.ledger.moving = []
         result = method(*args, **kwargs)
+        if store is not None and world.replica is not None:
+            world.replica.wait(self, name, result)
         if name == "requeue":
             self.round += world.ledger.moving
             world.ledger.check_order(self.round, world.broker)
         effect(world.ledger, name, args, result, world)
         if name == "look":
             self.round = []
-            result = replace(result, started=started, ended=self.clock())
+            if result.started != started:
+                result = replace(result, started=started)
             if world.slow_until > world.kernel.now:
                 world.kernel.sleep(1.0)
                 result = replace(result, ended=self.clock())
         lost = world.call_fault(self, "after", name) or lost
-        if lost or self._cut() > 0:
+        if lost or self._cut(store) > 0:
             world.trace("lost reply", self.name, name)
             self._disconnect(store)
             raise StoreUnavailable
@@ -73,25 +76,29 @@ class Caller(Owner):
     def clock(self) -> float:
         return self.world.kernel.now
 
-    def _cut(self) -> float:
-        """Seconds for which nothing is reached."""
-        return max(self.cut_until, self.world.outage_until) - self.world.kernel.now
+    def _cut(self, store: MemoryStore | None) -> float:
+        """Seconds for which nothing is reached, or this server is not."""
+        world = self.world
+        return max(self.cut_until, world.outage_until, world.away[store is None]) - world.kernel.now
+
+    def _stalled_until(self, store: MemoryStore | None) -> float:
+        return max(self.world.stalled_until, self.world.stalled[store is None])
 
     def _reach(self, store: MemoryStore | None, name: str, method: Any, args: Any, kwargs: Any) -> None:
         """Wait through a stall of the server; give up at the socket timeout, which may be too late to matter."""
         world = self.world
         kernel = world.kernel
         give_up = kernel.now + SOCKET_TIMEOUT
-        while world.stalled_until > kernel.now and self._cut() <= 0:
-            if world.stalled_until > give_up:
+        while (until := self._stalled_until(store)) > kernel.now and self._cut(store) <= 0:
+            if until > give_up:
                 kernel.sleep(give_up - kernel.now)
                 if name in world.buffered and world.rng.random() < 0.5:
-                    world.later(world.stalled_until, name, method, args, kwargs)
+                    world.later(until, name, method, args, kwargs)
                 self._disconnect(store)
                 raise StoreUnavailable
-            kernel.sleep(world.stalled_until - kernel.now)
-        if self._cut() > 0:
-            kernel.sleep(min(0.05, self._cut()))
+            kernel.sleep(until - kernel.now)
+        if self._cut(store) > 0:
+            kernel.sleep(min(0.05, self._cut(store)))
             raise StoreUnavailable
 
     def _disconnect(self, store: MemoryStore | None) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from celery_ha.brokers.memory import MemoryBroker
 from celery_ha.detector import Patience
-from celery_ha.envelope import attempts, headers, redelivered, suspected
+from celery_ha.envelope import DELIVERIES, attempts, headers, redelivered, suspected
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import Observer, Pace
@@ -21,6 +21,7 @@ from celery_ha.model import Claim, Ending, Node, Settlement
 from celery_ha.store.memory import MemoryStore
 from tests.simulation.child import Child
 from tests.simulation.kernel import Owner
+from tests.simulation.ledger import MAX_DELIVERIES
 from tests.simulation.network import Caller, Wire
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ PATIENCE = Patience(confirm_after=CONFIRM_AFTER, late_after=0.8)
 POLL = 0.35
 #: Seconds between two readings of what the lease holds (30 in the product).
 RECONCILE = 5.0
-MAX_DELIVERIES = 3
+#: Most payloads have never been started: no need to read them.
+_COUNTED = DELIVERIES.encode()
 
 
 class Process(Caller):
@@ -89,6 +91,7 @@ class Process(Caller):
         self.opened = False
         self.reserved: dict[str, Claim] = {}
         self.aside: dict[str, Claim] = {}
+        self.condemned: dict[str, Claim] = {}
         self.outbox: dict[str, Settlement] = {}
         self.to_free: list[str] = []
         self.reconcile_at = 0.0
@@ -226,10 +229,13 @@ class Process(Caller):
         """Rule 15: a suspect is not opened beside others; what comes after it goes back."""
         if suspected(headers(claim.payload)):
             del self.reserved[claim.id]
-            if attempts(headers(claim.payload)) < MAX_DELIVERIES:
-                self.aside[claim.id] = claim
+            if self.hopeless(claim):
+                self.condemn(claim)
             else:
-                self.outbox[claim.id] = Settlement(claim.id, Ending.DEAD)
+                self.aside[claim.id] = claim
+        elif self.hopeless(claim):
+            del self.reserved[claim.id]
+            self.condemn(claim)
         elif self.aside:
             del self.reserved[claim.id]
             self.outbox[claim.id] = Settlement(claim.id, Ending.RELEASE)
@@ -238,6 +244,20 @@ class Process(Caller):
             if claim.started:
                 del self.reserved[claim.id]
                 self._launch(claim)
+
+    def hopeless(self, claim: Claim) -> bool:
+        """Rule 15: whether it was started as often as it may be."""
+        return _COUNTED in claim.payload and attempts(headers(claim.payload)) >= MAX_DELIVERIES
+
+    def condemn(self, claim: Claim) -> None:
+        """Rule 15: tell first, off the loop, then to the dead letters."""
+        self.condemned[claim.id] = claim
+        self.world.kernel.spawn(self, self._give_up, claim)
+
+    def _give_up(self, claim: Claim) -> None:
+        self.world.tell(self.world.ledger.message(claim.payload))
+        if self.condemned.pop(claim.id, None) is not None:
+            self.outbox[claim.id] = Settlement(claim.id, Ending.DEAD)
 
     def _open(self, claim: Claim) -> None:
         if self.world.ledger.message(claim.payload).deadly:
@@ -275,13 +295,22 @@ class Process(Caller):
 
     def reconcile(self, lease: str) -> None:
         """Rule 2: read what the broker has in flight for us, give back what we do not know."""
-        known = {*self.reserved, *self.aside, *self.children, *self.outbox}
+        if self.world.apart:
+            self._free_leftovers(lease)
+        known = {*self.reserved, *self.aside, *self.condemned, *self.children, *self.outbox}
         held = self.broker.held(lease)
         for claim in sorted(set(held) - known, key=lambda claim: int(claim.rpartition(".")[2]), reverse=True):
             self.outbox[claim] = Settlement(claim, Ending.RELEASE)
         for claim in [claim for claim in self.reserved if claim not in held]:
             del self.reserved[claim]
         self.reconcile_at = self.clock() + RECONCILE
+
+    def _free_leftovers(self, lease: str) -> None:
+        """Locks of attempts that are over here: a store that lost its last writes has a released lock again."""
+        found = self.locks.claims(lease)
+        known = {*self.reserved, *self.aside, *self.condemned, *self.children, *self.outbox, *self.to_free}
+        if left := tuple(sorted(found - known)):
+            self.free(left)
 
     def _confirmed(self, owed: tuple[Settlement, ...]) -> None:
         for item in owed:
@@ -348,9 +377,10 @@ class Process(Caller):
     def _leave(self) -> None:
         """Give back what has not started, finish what runs for a while, close the lease (rule 7)."""
         kernel, lease = self.world.kernel, self.lease
-        for claim in sorted([*self.reserved.values(), *self.aside.values()], key=_number, reverse=True):
+        unstarted = [*self.reserved.values(), *self.aside.values(), *self.condemned.values()]
+        for claim in sorted(unstarted, key=_number, reverse=True):
             self.outbox[claim.id] = Settlement(claim.id, Ending.RELEASE)
-        self.reserved, self.aside = {}, {}
+        self.reserved, self.aside, self.condemned = {}, {}, {}
         deadline = self.clock() + self.world.rng.choice([0.0, 1.0, 4.0])
         while self.children and self.clock() < deadline:
             self.pulse = self.clock()

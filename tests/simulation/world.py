@@ -9,10 +9,11 @@ from typing import Any
 from celery_ha.brokers.memory import MemoryBroker
 from celery_ha.errors import StoreUnavailable
 from tests.simulation.child import Child
-from tests.simulation.faults import Plan
+from tests.simulation.faults import Plan, draw_apart
 from tests.simulation.kernel import Kernel, Owner
 from tests.simulation.ledger import Ledger, Message, TrackedBroker, TrackedStore, Violation, effect
 from tests.simulation.network import SOCKET_TIMEOUT, Caller, Wire
+from tests.simulation.replica import LAG, Replica
 from tests.simulation.worker import TTL, Process
 
 #: Simulated seconds in which things go wrong, and within which everything must be done afterwards.
@@ -21,8 +22,8 @@ CALM = 200.0
 LOCKS = ("red", "blue")
 #: Seconds within which the messages of a killed process have moved (G4).
 PROMISE = 2.0
-#: How many seeds have messages that kill whoever opens them, and how many of their messages do.
-POISONOUS, DEADLY = 0.1, 0.2
+#: How many seeds have messages that kill, and how many of their messages kill whoever opens or whatever runs them.
+POISONOUS, DEADLY, FATAL = 0.1, 0.2, 0.15
 #: Seconds until a worker that was poisoned is there again.
 REBORN = 0.5
 
@@ -75,6 +76,7 @@ class World:
         producer: type[Producer] = Producer,
         store: type[TrackedStore] = TrackedStore,
         broker: type[TrackedBroker] = TrackedBroker,
+        replica: type[Replica] = Replica,
         out: Any = None,
     ) -> None:
         self.seed = seed
@@ -109,6 +111,15 @@ class World:
         self.workers = [self.new_worker(f"w{n + 1}") for n in range(self.rng.choice([2, 3, 3, 4]))]
         #: Whether store and broker are one server, so that messages wait in line for their locks.
         self.parks = self.rng.random() < 0.7
+        self._apart = random.Random(f"{seed}-apart")
+        #: Faults of the store or the broker alone, until when each is stalled or away (store, broker), and the
+        #: store's replica.
+        self.apart = () if self.parks else draw_apart(self._apart, CHAOS)
+        self.stalled, self.away = [0.0, 0.0], [0.0, 0.0]
+        self.replica = None
+        if any(kind == "failover" for _, kind in self.apart):
+            self.replica = replica(self.store, self._apart)
+        self.gentle = self.plan.gentle and not self.apart
         self.producers = [producer(self, f"p{n + 1}", self.rng.randint(4, 9)) for n in range(2)]
 
     # Making things.
@@ -125,7 +136,8 @@ class World:
         duration = rng.choice([0.0, 0.1, 0.1, 0.5, 0.5, 1.0, 3.0, 7.0])
         lock = rng.choice(LOCKS) if rng.random() < 0.4 else None
         deadly = self.poisonous and self._poison.random() < DEADLY
-        self._last = Message(self._numbers, f"t{self._numbers}", duration, lock, deadly)
+        fatal = self.poisonous and not deadly and self._poison.random() < FATAL
+        self._last = Message(self._numbers, f"t{self._numbers}", duration, lock, deadly, fatal)
         return self._last
 
     def poison(self, process: Process) -> None:
@@ -134,6 +146,17 @@ class World:
         process.crash(disconnect=True)
         self._after(REBORN, self._restart_worker, process.name)
         self.kernel.exit()
+
+    def kill(self, child: Child) -> None:
+        """A body has taken down what runs it."""
+        if self._kill_child(child):
+            self.kernel.exit()
+        self.poison(child.process)
+
+    def tell(self, message: Message) -> None:
+        """Everybody who waits for a message learns that it is given up."""
+        self.kernel.sleep(self._poison.uniform(0.0, 0.3))
+        self.ledger.told.add(message.number)
 
     # Running.
 
@@ -145,6 +168,8 @@ class World:
         """
         self.kernel.spawn(self.me, self._chaos)
         self.kernel.spawn(self.me, self._check)
+        if self.replica is not None:
+            self.kernel.spawn(self.me, self._replicate, self.replica)
         self.kernel.run(CHAOS + 0.5)
         self._heal()
         self.kernel.run(CHAOS + CALM, stop=self.drained)
@@ -166,6 +191,11 @@ class World:
         while True:
             self.ledger.check_places(self.broker, self.store)
             self.kernel.sleep(0.5)
+
+    def _replicate(self, replica: Replica) -> None:
+        while True:
+            self.kernel.sleep(self._apart.uniform(0.0, LAG))
+            replica.catch_up()
 
     def _heal(self) -> None:
         self.trace("calm")
@@ -237,7 +267,7 @@ class World:
     # What goes wrong at a time.
 
     def _chaos(self) -> None:
-        for at, kind in self.plan.timed:
+        for at, kind in sorted(self.plan.timed + self.apart):
             self.kernel.sleep(at - self.kernel.now)
             alive = [worker for worker in self.workers if not worker.dead]
             self.trace("fault", kind)
@@ -281,7 +311,7 @@ class World:
 
     def _crash(self, process: Process, *, disconnect: bool) -> None:
         process.crash(disconnect=disconnect)
-        if disconnect and self.plan.gentle:
+        if disconnect and self.gentle:
             self._after(PROMISE, self._expect_moved, process.lease)
         if self.rng.random() < 0.6:
             self._after(self.rng.uniform(0.2, 3.0), self._restart_worker, process.name)
@@ -357,6 +387,28 @@ class World:
     def _do_outage(self, _: Process | None) -> None:
         """Nobody reaches the servers; no connection is closed."""
         self.outage_until = self.kernel.now + self.rng.choice([1.0, TTL, 2 * TTL])
+
+    def _do_stall_store(self, _: Process | None) -> None:
+        self.stalled[0] = self.kernel.now + self._apart.choice([0.5, SOCKET_TIMEOUT + 0.1, TTL, 2 * TTL])
+
+    def _do_stall_broker(self, _: Process | None) -> None:
+        self.stalled[1] = self.kernel.now + self._apart.choice([0.5, SOCKET_TIMEOUT + 0.1, TTL, 2 * TTL])
+
+    def _do_outage_store(self, _: Process | None) -> None:
+        self.away[0] = self.kernel.now + self._apart.choice([1.0, TTL, 2 * TTL])
+
+    def _do_outage_broker(self, _: Process | None) -> None:
+        self.away[1] = self.kernel.now + self._apart.choice([1.0, TTL, 2 * TTL])
+
+    def _do_failover(self, _: Process | None) -> None:
+        """The store's master is gone with its last writes; its replica answers in its place, at once or later."""
+        assert self.replica is not None
+        self.replica.take_over()
+        self.ledger.failed_over()
+        self.away[0] = self.kernel.now + self._apart.choice([0.0, 0.5, 2.0])
+        for worker in self.workers:
+            if not worker.dead:
+                self._after(self._apart.uniform(0.0, 0.05), worker.connection_dropped)
 
     def _do_restart(self, _: Process | None) -> None:
         self.store.restart()

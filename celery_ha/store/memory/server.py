@@ -194,6 +194,8 @@ class MemoryServer:
 
     def register_connections(self, lease: str, connections: tuple[str, ...]) -> None:
         """Replace the connections by which a lease is watched."""
+        if self.memory.nodes[lease].connections == connections:
+            return
         self.memory.nodes[lease] = replace(self.memory.nodes[lease], connections=connections)
 
     def note_ended(self, claims: tuple[str, ...]) -> None:
