@@ -9,14 +9,12 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
-from celery_ha.brokers.amqp_peek import Peek
-from celery_ha.brokers.connect import AmqpAccess, access_to
 from celery_ha.demo.server import NoServer, running
-from celery_ha.demo.settings import BROKER, CONCURRENCY, KEY_PREFIX, LEASE_TTL, QUEUE, SHARDS, STORE
+from celery_ha.demo.settings import BROKER, CONCURRENCY, LEASE_TTL, PREFIX, SHARDS, STORE
 from celery_ha.errors import ConfigError, StoreUnavailable
 from celery_ha.rabbitmq import is_rabbitmq
 from celery_ha.trial.fleet import Crew, Fleet, NotOurs, WorkerGone
@@ -99,40 +97,25 @@ def _perform(plan: Plan, broker: str | None, store: str | None, folder: Path, vi
     """Put up the stage, play, and take everything down again, whatever happens."""
     with ExitStack() as stack:
         server = stack.enter_context(running(broker, folder))
-        what = f"{server.what}, leases in {store.rpartition('@')[2]}" if store else server.what
         prefix = f"celery-ha-demo-{secrets.token_hex(4)}:"
+        what = f"{server.what}, leases in {store.rpartition('@')[2]}" if store else server.what
         view.say(f"Server: {what}. Seed: {plan.seed}")
+        os.environ.update({BROKER: server.url, STORE: store or "", PREFIX: prefix})
+        from celery_ha.demo import app as demo  # noqa: PLC0415 - it reads the environment
+
+        watch = Watch(demo.app, demo.QUEUE, SHARDS)
+        stack.callback(watch.close)
+        stack.callback(leave_nothing, traces_of(demo.app, demo.QUEUE, SHARDS))
         ledger = folder / "ledger"
         ledger.mkdir()
-        environment = {BROKER: server.url, STORE: store or "", KEY_PREFIX: prefix, LEDGER: str(ledger)}
-        os.environ.update(environment)
-        from celery_ha.demo.app import WORK, app  # noqa: PLC0415 - it reads the environment
-
-        watch = Watch(app, QUEUE, SHARDS)
-        stack.callback(watch.close)
-        _make_sure_it_is_ours(app)
-        stack.callback(leave_nothing, traces_of(app, QUEUE, SHARDS))
+        environment = {LEDGER: str(ledger)}
         names = tuple(f"w{number}@demo" for number in range(1, plan.workers + 1))
-        crew = Crew("celery_ha.demo.app", QUEUE, names, CONCURRENCY, "prefork", environment)
+        crew = Crew("celery_ha.demo.app", demo.QUEUE, names, CONCURRENCY, "prefork", environment)
         fleet = stack.enter_context(Fleet(crew, folder))
         stack.callback(no_more_interrupts)
         stage = Stage(fleet, watch, ledger, view, plan.tasks)
         with view.live():
-            return play(stage, WORK, what, plan)
-
-
-def _make_sure_it_is_ours(app: Any) -> None:
-    """RabbitMQ knows no prefixes: a queue that is there may be in use."""
-    access = access_to(app)
-    if isinstance(access, AmqpAccess):
-        peek = Peek(access.take(), access.url)
-        there = peek.ready(QUEUE) is not None
-        peek.close()
-        if there:
-            raise NoServer(
-                f"there is a queue {QUEUE!r} on {access.url}: name a virtual host without one, lest the demo takes "
-                "what is not its own"
-            )
+            return play(stage, demo.WORK, what, plan)
 
 
 def _stop(code: int, message: str) -> NoReturn:

@@ -31,6 +31,7 @@ from celery_ha.failover.recovery import reclaim, recover
 from celery_ha.model import Claim, Ending, Node, Settlement, Verdict
 from celery_ha.store.memory import MemoryServer, MemoryStore
 from celery_ha.testing import Held
+from celery_ha.worker.reception import Reception
 from tests.support.fleet import eventually
 
 QUEUE = "work"
@@ -164,6 +165,7 @@ class AmqpHands(Keeper):
     def __init__(self, lease: str, broker: AmqpBroker, url: str, queue: kombu.Queue) -> None:
         super().__init__(lease, broker)
         self._queue = queue
+        self.reception = Reception(0)
         self._got: list[Any] = []
         self.connection: Any = Connection(url)
         self.connection.intake = self
