@@ -21,6 +21,7 @@ class Sign:
         written: when this was written; with a lease that is not lost, that is done every few seconds.
         lease: its current one; empty if there is none.
         trusted_until: until when the lease is trusted; None: there is none, or it is in doubt.
+        answered: when the store last renewed the lease; None: it never has.
         lost_since: since when the lease is lost although the store answers; None: it is not.
         pulse: when the main loop last turned; None: it cannot tell, as while it reaches for the broker.
         stuck_since: since when the pool has a free process and takes no task; None: it does.
@@ -37,6 +38,7 @@ class Sign:
         *,
         lease: str = "",
         trusted_until: float | None = None,
+        answered: float | None = None,
         lost_since: float | None = None,
         pulse: float | None = None,
         stuck_since: float | None = None,
@@ -49,6 +51,7 @@ class Sign:
         self.written = written
         self.lease = lease
         self.trusted_until = trusted_until
+        self.answered = answered
         self.lost_since = lost_since
         self.pulse = pulse
         self.stuck_since = stuck_since
@@ -71,7 +74,7 @@ class Finding:
 
 _TEXTS = ("node", "lease")
 _FLAGS = ("connected", "draining")
-_TIMES = ("trusted_until", "lost_since", "pulse", "stuck_since")
+_TIMES = ("trusted_until", "answered", "lost_since", "pulse", "stuck_since")
 
 
 def dump(sign: Sign) -> str:
@@ -110,7 +113,9 @@ def load(text: str) -> Sign:
 def judge(sign: Sign, now: float, *, runs: bool) -> list[Finding]:
     """Find what is wrong with a worker.
 
-    A store that does not answer is not fatal: no restart helps, and a lease goes on when the store is back.
+    A store that does not answer is not fatal: no restart helps, and a lease goes on when the store is back. Nor is a
+    main loop that has been silent since about when the store was: it waits for the same server. One that is wedged
+    by itself saw the store renew its lease for long after.
 
     Args:
         sign: what it last wrote.
@@ -123,7 +128,7 @@ def judge(sign: Sign, now: float, *, runs: bool) -> list[Finding]:
     kept = sign.written if sign.lease and sign.lost_since is None else None
     for since, what in (
         (kept, "it has told nothing of itself"),
-        (sign.pulse, "the main loop has not turned"),
+        (_alone(sign), "the main loop has not turned"),
         (sign.stuck_since, "the pool has a free process and has not taken the next task"),
         (sign.lost_since, "the lease is lost and there has been no new one"),
     ):
@@ -138,3 +143,10 @@ def judge(sign: Sign, now: float, *, runs: bool) -> list[Finding]:
     if sign.draining:
         found.append(Finding("it drains", fatal=False))
     return found
+
+
+def _alone(sign: Sign) -> float | None:
+    """Since when the main loop is silent, if the store went on answering then."""
+    if sign.pulse is None or sign.answered is None or sign.answered - sign.pulse <= sign.patience / 2:
+        return None
+    return sign.pulse

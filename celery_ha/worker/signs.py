@@ -59,6 +59,8 @@ class Signs:
     def show_life(self, life: Life) -> None:
         """How a life of the node is; from its keeper's thread."""
         until, lost = life.keeper.trusted_until, self._fields.get("lost_since")
+        if isfinite(until) and until != self._fields.get("trusted_until"):
+            self._fields = {**self._fields, "answered": monotonic()}
         self.show(
             lease=life.keeper.lease,
             trusted_until=until if isfinite(until) else None,

@@ -21,7 +21,14 @@ LIGHT = {"celery_ha", "__future__", "time", "os", "stat", "_stat", "posixpath", 
 
 def sign(**changes) -> Sign:
     """A worker in good health that wrote a second ago and has a minute's patience."""
-    well = {"lease": "a", "written": NOW - 1, "trusted_until": NOW + 5, "pulse": NOW - 1, "connected": True}
+    well = {
+        "lease": "a",
+        "written": NOW - 1,
+        "trusted_until": NOW + 5,
+        "answered": NOW - 1,
+        "pulse": NOW - 1,
+        "connected": True,
+    }
     return Sign("w1@host", changes.pop("pid", 1), 60.0, **{**well, **changes})
 
 
@@ -43,6 +50,11 @@ def test_what_is_wrong_is_said_and_only_what_a_restart_helps_is_fatal(changes, l
     findings = judge(sign(**changes), NOW, runs=True)
     assert says in "; ".join(finding.text for finding in findings)
     assert all(not finding.fatal for finding in findings) is live
+
+
+def test_a_main_loop_that_fell_silent_with_the_store_waits_for_the_same_server():
+    silent = sign(trusted_until=None, answered=NOW - 599, pulse=NOW - 600)
+    assert not any(finding.fatal for finding in judge(silent, NOW, runs=True))
 
 
 @pytest.mark.parametrize("changes", [{}, {"pulse": None}, {"pulse": NOW - 59}, {"stuck_since": NOW - 59}])
