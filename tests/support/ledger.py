@@ -81,7 +81,10 @@ class Ledger:
         self.path = path
 
     def lines(self) -> list[list[str]]:
-        return [line.split() for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        if not self.path.exists():
+            return []
+        # A reader may come in the middle of a write: what has no end of line yet is no line.
+        return [line.split() for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
     def runs(self, prefix: str = "") -> list[Run]:
         """Every execution of a key that begins so, in the order they started."""
