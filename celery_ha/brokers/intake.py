@@ -48,9 +48,6 @@ class Intake(Protocol):
     def free_slots(self) -> int:
         """Pool slots that would start a task at once."""
 
-    def waiting(self) -> int:
-        """Tasks that start as soon as a slot is free; those that wait for an ETA or a rate limit do not."""
-
     def check(self) -> None:
         """Called on every turn of the loop; raises :class:`~celery_ha.errors.Fenced` if the lease is fenced."""
 

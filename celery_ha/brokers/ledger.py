@@ -66,11 +66,6 @@ class Ledger:
             self._running.add(claim)
             return True
 
-    @property
-    def waiting(self) -> int:
-        """How many held claims the gate has not let through."""
-        return len(self._held) - len(self._running)
-
     def running(self) -> frozenset[str]:
         """Held claims that the gate has let through."""
         with self._mutex:

@@ -118,12 +118,12 @@ class ClaimingChannel(RingingChannel):
         if now < self._quiet_until or intake.stock_due(now):
             return  # the next turn of the loop asks
         self._suspects.open_next(intake)
+        if not intake.free_slots():
+            return  # whatever the prefetch count allows: what waits is better off where others can take it
         self._in_poll, self._brpop_sent_at = self.client.connection, now
         idle = self._limit(intake) == 0 or (not self._hot and now < self._scan_at)
         if idle and not intake.ledger.owes:
             self._ask_bell(intake, queues, timeout)
-        elif not idle and self._well_stocked(intake):
-            self._in_poll = None  # ask when more is wanted; a start carries what is owed
         else:
             self._ask_claim(intake, queues, now)
 
@@ -145,14 +145,6 @@ class ClaimingChannel(RingingChannel):
         self.asked = "bell"
         self.client.connection.send_command("BZPOPMIN", *bells, timeout or self.brpop_timeout or 1)
 
-    def _well_stocked(self, intake: Intake) -> bool:
-        """Whether at least as many messages wait here for a slot as the prefetch count leaves free.
-
-        Then one claim for several messages costs less than one for each, and nobody waits for it.
-        What waits for an ETA does not count: each raises the prefetch count by one and fills no slot.
-        """
-        return bool(intake.waiting() >= max(1, self.qos.free(BATCH)))
-
     def _ask_claim(self, intake: Intake, queues: list[str], now: float) -> None:
         scan_all = now >= self._scan_at
         if scan_all:
@@ -164,9 +156,8 @@ class ClaimingChannel(RingingChannel):
         self._asked_queues = names
         self._paid = intake.ledger.owed()
         self._claimed_as = intake.lease
-        limit = self.qos.free(self._limit(intake))
-        slots = min(limit, intake.free_slots())
-        keys, args = claim_command(self.layout, intake.lease, names, limit, slots, self._paid)
+        limit = self.qos.free(min(self._limit(intake), intake.free_slots()))
+        keys, args = claim_command(self.layout, intake.lease, names, limit, limit, self._paid)
         self.asked = "claim"
         self.client.connection.send_packed_command([CLAIM.packed(keys, args)])
 
@@ -211,7 +202,7 @@ class ClaimingChannel(RingingChannel):
         queue = bytes_to_str(reply[0])[len(self.layout.bell("")) :]
         if queue in self._active_queues:
             self._hot[queue] = None
-            if not self.qos.can_consume():
+            if not self.qos.can_consume() or not self.intake.free_slots():  # type: ignore[union-attr]
                 # We took the bell and cannot come: let an idle node hear it.
                 self._ring(queue)
         return True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from concurrent.futures import TimeoutError  # noqa: A004 - another one before Python 3.11
+from contextlib import suppress
 from math import inf
 from time import monotonic, sleep
 from types import TracebackType
@@ -136,10 +138,13 @@ class Lock:
             )
             return True
         except BaseException as error:
-            # Raised in this thread from outside: somebody else has to give it back. If another lock was lost,
-            # this one may be too, and nobody is left to say so.
-            self.lost = isinstance(error, LockLost)
-            Persistent().run(lambda: self._locks.release(self.name, self.holder, token))
+            # Raised in this thread from outside: somebody else has to give it back.
+            answer = Persistent().run(lambda: self._ask(token, asked=True))
+            if isinstance(error, LockLost):
+                # Another lock of this body is lost. Whoever hears of that must hear whether this one is, too.
+                self.lost = True
+                with suppress(TimeoutError):
+                    self.lost = not answer.result(RELEASE_WITHIN)
             raise
         self._unanswered = False
         if not released:
@@ -158,16 +163,22 @@ class Lock:
         asked = False
         while True:
             try:
-                held = self._locks.release(self.name, self.holder, token)
+                return self._ask(token, asked=asked)
             except StoreUnavailable:
                 if monotonic() > deadline:
                     raise
-            else:
-                # A first answer may have been lost: then "not held" is what we wanted, unless somebody else
-                # may have had it before we asked again.
-                return bool(held) or (asked and held is not None and monotonic() < self.held_until)
             asked = True
             sleep(RELEASE_AGAIN)
+
+    def _ask(self, token: int, *, asked: bool) -> bool:
+        """Release it; whether it was held.
+
+        Args:
+            asked: a first answer may have been lost: then "not held" is what we wanted, unless somebody else may
+                have had it before we asked again.
+        """
+        held = self._locks.release(self.name, self.holder, token)
+        return bool(held) or (asked and held is not None and monotonic() < self.held_until)
 
     def give_back(self) -> None:
         """Release it if it is held; what leaves a block calls it."""

@@ -6,7 +6,9 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from time import sleep
+from typing import TypeVar
 
 from celery_ha.errors import StoreUnavailable
 
@@ -15,26 +17,31 @@ log = logging.getLogger(__name__)
 #: Seconds between two tries.
 AGAIN = 0.5
 
+Answer = TypeVar("Answer")
+
 
 class Persistent:
     """Repeats calls until the store answers; they die with the process, and so does what they are about."""
 
-    def run(self, call: Callable[[], object]) -> None:
-        """Make a call, at once if the store answers; must be harmless to repeat."""
-        pid = os.getpid()
+    def run(self, call: Callable[[], Answer]) -> Future[Answer]:
+        """Make a call, at once if the store answers; must be harmless to repeat.
+
+        Returns:
+            The answer, once it is there, or the error, which is logged.
+        """
+        pid, answer = os.getpid(), Future[Answer]()
 
         def go_on() -> None:
-            while pid == os.getpid() and not _answered(call):
-                sleep(AGAIN)
+            while pid == os.getpid():
+                try:
+                    answer.set_result(call())
+                except StoreUnavailable:
+                    sleep(AGAIN)
+                except Exception as error:
+                    log.exception("%r failed", call)
+                    answer.set_exception(error)
+                if answer.done():
+                    return
 
         threading.Thread(target=go_on, name="ha-persistent", daemon=True).start()
-
-
-def _answered(call: Callable[[], object]) -> bool:
-    try:
-        call()
-    except StoreUnavailable:
-        return False
-    except Exception:
-        log.exception("%r failed", call)
-    return True
+        return answer

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
 from inspect import signature
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,17 @@ def misfit(request: Any) -> str:
     return ""
 
 
+def _then(call: Callable[..., Any], do: Callable[[], None]) -> Callable[..., Any]:
+    @wraps(call)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*args, **kwargs)
+        finally:
+            do()
+
+    return called
+
+
 @cache
 def gated(base: type[Request], gate: Gate) -> type[Request]:
     """The request class of a task, a user's own included, with the gate in front."""
@@ -83,8 +94,16 @@ def gated(base: type[Request], gate: Gate) -> type[Request]:
             # Celery also asks on arrival, for revoked and expired tasks: nothing starts then.
             return self in state.reserved_requests and not gate.passes(self)
 
+        def __init_subclass__(cls, **kwargs: Any) -> None:
+            super().__init_subclass__(**kwargs)
+            if "on_success" in vars(cls):  # the class of Celery's strategy, which calls no super()
+                cls.on_success = _then(cls.on_success, gate.slot_freed)
+
         def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-            return gate.ours(self, exc_info) or super().on_failure(exc_info, *args, **kwargs)
+            try:
+                return gate.ours(self, exc_info) or super().on_failure(exc_info, *args, **kwargs)
+            finally:
+                gate.slot_freed()
 
         def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
             super().on_timeout(soft, timeout)
@@ -129,6 +148,10 @@ class Gate:
         qos = getattr(request.message.channel, "qos", None)
         if qos is not None:
             qos.drop(claim_of(request))
+
+    def slot_freed(self) -> None:
+        """The loop may ask for more: a pool of threads ends its tasks elsewhere, and early acks wake nobody."""
+        self._node.wake()
 
     def give_back(self, request: Any) -> None:
         """To the front of its queue, as an attempt that did not start."""

@@ -210,9 +210,6 @@ class WorkerNode:
     def free_slots(self) -> int:
         return max(0, self.concurrency() - len(state.reserved_requests))
 
-    def waiting(self) -> int:
-        return max(0, len(state.reserved_requests) - self.concurrency())
-
     def check(self) -> None:
         life = self.life
         if life.fenced:

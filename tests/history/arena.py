@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import inf
 
 import redis
@@ -52,6 +52,10 @@ class Arena(ABC):
     def left(self) -> list[str]:
         """What there is of locks, of whatever kind."""
 
+    def keeps(self) -> bool:
+        """Whether the server would remember everything if it were killed now."""
+        return True
+
     def dates(self) -> Mapping[int, float]:
         """When each token was given, where it does not say so itself; seconds of the server's wall clock."""
         return {}
@@ -66,6 +70,7 @@ class RedisArena(Arena):
 
     def __init__(self, binary: str, persistence: str) -> None:
         self.server = RedisServer(binary, *PERSISTENCE[persistence])
+        self._persistence = persistence
         self.broker = self.store = self.server.url
         self._admin = redis.Redis.from_url(self.server.url, socket_timeout=0.25, retry=None)
 
@@ -93,6 +98,13 @@ class RedisArena(Arena):
         patterns = ("_ha:lock:*", "_ha:line:*", "_ha:held:*", "_ha:claims:*")
         with _answers():
             return sorted(key.decode() for pattern in patterns for key in self._admin.scan_iter(pattern))
+
+    def keeps(self) -> bool:
+        if self._persistence == "everysec":  # while the disk is slow it writes nothing down for up to two seconds
+            with suppress(Away), _answers():
+                return int(self._admin.info("persistence")["aof_pending_bio_fsync"]) == 0
+            return False
+        return self._persistence == "always"
 
     def close(self) -> None:
         self._admin.close()
@@ -132,6 +144,10 @@ class ZooKeeperArena(Arena):
     def left(self) -> list[str]:
         folders = [self._paths.at("locks"), self._paths.at("due"), *self._under(self._paths.at("held"))]
         return [path for folder in folders for path in self._under(folder)]
+
+    def keeps(self) -> bool:
+        """Whether the server would remember everything if it were killed now."""
+        return True
 
     def dates(self) -> Mapping[int, float]:
         return dates(self._zookeeper.folder / "data")

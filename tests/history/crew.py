@@ -34,11 +34,11 @@ class Crew:
         self.clients.append(pid)
         return pid
 
-    def strike(self, blow: Blow, kept: bool) -> Callable[[], None] | None:
+    def strike(self, blow: Blow) -> Callable[[], None] | None:
         """Do it; returns how it ends, if it does not at once. Whoever is struck already is left alone."""
         what, whom = blow.kind.split()[:2]
         if whom == "server":
-            return None if self._away else self._strike_server(what, kept)
+            return None if self._away else self._strike_server(what)
         clients = [pid for pid in self.clients if pid not in self._stopped]
         workers = [worker for worker in self.workers if worker.pid not in self._stopped]
         pool = clients if whom == "client" else [worker.pid for worker in workers]
@@ -99,13 +99,13 @@ class Crew:
         with suppress(Away):
             self._arena.cut(pid)
 
-    def _strike_server(self, what: str, kept: bool) -> Callable[[], None]:
+    def _strike_server(self, what: str) -> Callable[[], None]:
         self._away = True
         if what == "stall":
             self._ledger.note("stall")
             self._arena.server.send(signal.SIGSTOP)
         else:
-            self._ledger.note("down", yes=kept)
+            self._ledger.note("down", yes=self._arena.keeps())
             self._arena.server.send(signal.SIGKILL)
             self._arena.server.stop()
 

@@ -97,7 +97,7 @@ class _Script:
         while (now := time.monotonic() - began) < self._plan.seconds or due:
             if blows and now >= blows[0].at:
                 blow = blows.pop(0)
-                end = self._crew.strike(blow, kept=self._plan.persistence != "none")
+                end = self._crew.strike(blow)
                 if end is not None:
                     due.append((now + blow.lasting, end))
             for one in [one for one in due if now >= one[0]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from statistics import median
 
 import pytest
 
 from tests.support.scene import Scene
+from tests.support.server import RedisServer
 
 QUEUES = ("-Q", "orders,celery", "--without-gossip", "--without-mingle")
 POOLS = {
@@ -30,3 +33,20 @@ def test_killed_worker_of_any_pool_loses_nothing(make_scene: Callable[..., Scene
     # Then the other runs all that is left, one at a time what has one lock
     scene.settled(keys)
     assert scene.ledger.overlaps(scene.harms) == []
+
+
+@pytest.mark.parametrize("pool", ["threads", "gevent"])
+def test_next_task_starts_as_soon_after_an_early_ack_as_after_a_late_one(
+    make_scene: Callable[..., Scene], start_redis: Callable[..., RedisServer], pool: str
+) -> None:
+    """Only a late ack has something to send when a task ends; the loop must hear of the free slot all the same."""
+    between = {}
+    for late in (True, False):
+        options = (*QUEUES, "-P", pool, "-c", "2")
+        scene = make_scene(start_redis(), options=options, PROBE_CONF=json.dumps({"task_acks_late": late}))
+        scene.top_up(1)
+        keys = scene.publish("work", scene.names("work-", 20), 0.05)
+        scene.wait_ended(keys)
+        starts = sorted(run.start for run in scene.ledger.runs())
+        between[late] = median(later - start for start, later in zip(starts, starts[2:], strict=False))
+    assert between[False] < 4 * between[True]

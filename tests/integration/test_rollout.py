@@ -53,8 +53,8 @@ def test_plain_workers_and_producers_beside_ours_lose_nothing(make_scene: Callab
 
 
 def test_uninstalling_gives_everything_that_is_held_to_plain_workers(make_scene: Callable[..., Scene]):
-    # Given messages in every place we keep them: running, prefetched, waiting for an ETA, for a lock, on shards
-    scene = make_scene(PROBE_PREFETCH="4")
+    # Given messages in every place we keep them: running, waiting for an ETA, for a lock, on shards
+    scene = make_scene()
     scene.top_up(2)
     blocker = scene.publish("charge", ["blocker"], "account", 60.0)
     scene.wait_started(blocker)
