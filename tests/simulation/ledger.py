@@ -182,8 +182,6 @@ class Ledger:
         if grant.token <= self.tokens.get(name, 0):
             raise Violation(f"G3: token of {name} fell from {self.tokens[name]} to {grant.token}")
         self.tokens[name] = grant.token
-        if holder.claim.rpartition(".")[0] in store.memory.fenced or holder.claim.rpartition(".")[0] in broker.fenced:
-            raise Violation(f"G3: {name} granted to {holder.claim} of a fenced lease")
         before, at = self.owners.get(name, (None, 0.0))
         self.owners[name] = (holder, self.now())
         if before is None or before.claim == holder.claim:
@@ -193,6 +191,14 @@ class Ledger:
         over = self._claimed.get(before.claim) in self.acked or before.claim in self.let_go
         if before.task != holder.task and not over and self.now() - at < INHERIT - 5:
             raise Violation(f"G3: {holder} overtook the interrupted {before} on {name}")
+
+    def check_lease(
+        self, name: str, holder: Holder, grant: Grant, store: MemoryServer, broker: MemoryBrokerServer
+    ) -> None:
+        """At the moment of the grant; the answer may be on its way for longer."""
+        lease = holder.claim.rpartition(".")[0]
+        if grant.token and not grant.again and (lease in store.memory.fenced or lease in broker.fenced):
+            raise Violation(f"G3: {name} granted to {holder.claim} of a fenced lease")
 
     def claimed(self, claim: Claim) -> None:
         self._claimed[claim.id] = self.message(claim.payload).number

@@ -53,6 +53,8 @@ class Caller(Owner):
         self._reach(store, name, method, args, kwargs)
         world.ledger.moving = []
         result = method(*args, **kwargs)
+        if name == "acquire":
+            world.ledger.check_lease(*args, result, world.store, world.broker)
         if store is not None and world.replica is not None:
             world.replica.wait(self, name, result)
         if name == "requeue":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ class Replica:
     def __init__(self, store: TrackedStore, rng: Any) -> None:
         self._store, self._rng = store, rng
         self._memory = _copy(store.memory)
+        #: The master goes as soon as it has granted or fenced something: what happens then; None: not now.
+        self.trap: Callable[[], None] | None = None
 
     def catch_up(self) -> None:
         """Everything that was written has arrived."""
@@ -46,6 +49,9 @@ class Replica:
         Raises:
             StoreUnavailable: the master was gone before that.
         """
+        if self.trap is not None and name in WAIT_FOR and _granted(name, result):
+            spring, self.trap = self.trap, None
+            caller.world.after(self._rng.uniform(0.0, 2 * ROUND_TRIP), spring)
         if not self.waits_for(name, result):
             return
         run = self._store.run
@@ -55,8 +61,11 @@ class Replica:
         self.catch_up()
 
     def waits_for(self, name: str, result: Any) -> bool:
-        granted = result.token if name == "acquire" else result
-        return name in WAIT_FOR and bool(granted)
+        return name in WAIT_FOR and _granted(name, result)
+
+
+def _granted(name: str, result: Any) -> bool:
+    return bool(result.token if name == "acquire" else result)
 
 
 def _copy(memory: Memory) -> Memory:

@@ -24,6 +24,10 @@ LOCKS = ("red", "blue")
 PROMISE = 2.0
 #: How many seeds have messages that kill, and how many of their messages kill whoever opens or whatever runs them.
 POISONOUS, DEADLY, FATAL = 0.1, 0.2, 0.15
+#: How many locked messages hold their lock for longer than a new master grants none, where the store has a replica.
+HELD_LONG = 0.3
+#: How many masters are gone just after they have granted or fenced something.
+TRAPPED = 0.6
 #: Seconds until a worker that was poisoned is there again.
 REBORN = 0.5
 
@@ -135,6 +139,8 @@ class World:
             return replace(self._last, number=self._numbers)  # a doubled chain step
         duration = rng.choice([0.0, 0.1, 0.1, 0.5, 0.5, 1.0, 3.0, 7.0])
         lock = rng.choice(LOCKS) if rng.random() < 0.4 else None
+        if lock is not None and self.replica is not None and self._apart.random() < HELD_LONG:
+            duration = 3 * TTL
         deadly = self.poisonous and self._poison.random() < DEADLY
         fatal = self.poisonous and not deadly and self._poison.random() < FATAL
         self._last = Message(self._numbers, f"t{self._numbers}", duration, lock, deadly, fatal)
@@ -144,7 +150,7 @@ class World:
         """A worker has opened what nobody survives."""
         self.trace("poisoned", process.lease)
         process.crash(disconnect=True)
-        self._after(REBORN, self._restart_worker, process.name)
+        self.after(REBORN, self._restart_worker, process.name)
         self.kernel.exit()
 
     def kill(self, child: Child) -> None:
@@ -282,7 +288,9 @@ class World:
                     return worker
         return self.rng.choice(alive)
 
-    def _after(self, delay: float, run: Any, *args: Any) -> None:
+    def after(self, delay: float, run: Any, *args: Any) -> None:
+        """Let something happen a little later."""
+
         def wait() -> None:
             self.kernel.sleep(delay)
             run(*args)
@@ -307,14 +315,14 @@ class World:
             for owner in standing:
                 self.kernel.thaw(owner)
 
-        self._after(seconds, thaw)
+        self.after(seconds, thaw)
 
     def _crash(self, process: Process, *, disconnect: bool) -> None:
         process.crash(disconnect=disconnect)
         if disconnect and self.gentle:
-            self._after(PROMISE, self._expect_moved, process.lease)
+            self.after(PROMISE, self._expect_moved, process.lease)
         if self.rng.random() < 0.6:
-            self._after(self.rng.uniform(0.2, 3.0), self._restart_worker, process.name)
+            self.after(self.rng.uniform(0.2, 3.0), self._restart_worker, process.name)
 
     def _expect_moved(self, lease: str) -> None:
         """G4: a killed process is given up within two seconds by whoever has watched for long enough."""
@@ -335,7 +343,7 @@ class World:
             return False
         child.dead = True
         self.trace("child dies", child.claim.id)
-        self._after(0.1, self._reap, child)
+        self.after(0.1, self._reap, child)
         return True
 
     def _reap(self, child: Child) -> None:
@@ -367,7 +375,7 @@ class World:
             process.cut_until = now + lasts
             process.lease_store.disconnect()
             process.court_store.disconnect()
-            self._after(self.rng.uniform(0.0, 0.05), process.connection_dropped)
+            self.after(self.rng.uniform(0.0, 0.05), process.connection_dropped)
 
     def _do_blackhole(self, process: Process | None) -> None:
         """Nothing of a process arrives; nobody is told."""
@@ -401,20 +409,28 @@ class World:
         self.away[1] = self.kernel.now + self._apart.choice([1.0, TTL, 2 * TTL])
 
     def _do_failover(self, _: Process | None) -> None:
-        """The store's master is gone with its last writes; its replica answers in its place, at once or later."""
+        """The store's master is gone with its last writes: now, or just when it has granted or fenced something."""
+        assert self.replica is not None
+        if self._apart.random() < TRAPPED:
+            self.replica.trap = self._fail_over
+        else:
+            self._fail_over()
+
+    def _fail_over(self) -> None:
+        """The replica answers in its place, at once or later."""
         assert self.replica is not None
         self.replica.take_over()
         self.ledger.failed_over()
         self.away[0] = self.kernel.now + self._apart.choice([0.0, 0.5, 2.0])
         for worker in self.workers:
             if not worker.dead:
-                self._after(self._apart.uniform(0.0, 0.05), worker.connection_dropped)
+                self.after(self._apart.uniform(0.0, 0.05), worker.connection_dropped)
 
     def _do_restart(self, _: Process | None) -> None:
         self.store.restart()
         for worker in self.workers:
             if not worker.dead:
-                self._after(self.rng.uniform(0.0, 0.05), worker.connection_dropped)
+                self.after(self.rng.uniform(0.0, 0.05), worker.connection_dropped)
 
     def _do_wipe(self, _: Process | None) -> None:
         self.store.wipe()
