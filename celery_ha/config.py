@@ -84,6 +84,20 @@ def _path(name: str, value: object) -> str:
     return value
 
 
+def _listen(name: str, value: object) -> int | str | None:
+    port = value.rpartition(":")[2] if isinstance(value, str) else value
+    number = int(port) if isinstance(port, str) and port.isdecimal() else port
+    if value is not None and (isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 65_536):
+        raise _refuse(name, value, 'a port such as 9808, an address with one such as "127.0.0.1:9808", or None')
+    return value  # type: ignore[return-value]
+
+
+def _folder(name: str, value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value.startswith("/")):
+        return value
+    raise _refuse(name, value, 'the whole path of a folder, such as "/run/celery_ha", or None')
+
+
 def _catch_up(name: str, value: object) -> str:
     if value not in {"one", "all", "none"}:
         raise _refuse(name, value, '"one", "all" or "none"')
@@ -186,6 +200,20 @@ class Config:
     #: default ``one``: each such entry fires once. ``all``: every missed firing of the last day. ``none``: the
     #: entry goes on with the next one.
     beat_catch_up: str = field(default="one", metadata=_setting(_catch_up))
+
+    #: Whether decisions are sent as events of Celery's (``ha-...``, see docs/events.md); default True. False: they are
+    #: in the log alone, and in the metrics.
+    events: bool = field(default=True, metadata=_setting(_flag))
+
+    #: Where a worker serves metrics for Prometheus: a port, or an address with one such as ``127.0.0.1:9808``;
+    #: default None: nowhere. A port alone is served on all addresses; port 0 is a free one, named in the log. Workers
+    #: of one machine need a port each. Needs ``pip install celery-ha[metrics]``.
+    metrics_port: int | str | None = field(default=None, metadata=_setting(_listen))
+
+    #: Folder in which a worker tells ``celery-ha-probe`` how it is; default None: ``CELERY_HA_PROBE_DIR`` in the
+    #: environment, or else one for each user in ``/dev/shm``, or in the folder for temporary files. One small file a
+    #: worker, written once a second. The probe needs the same: as the variable, or as ``--dir``.
+    probe_dir: str | None = field(default=None, metadata=_setting(_folder))
 
     def __post_init__(self) -> None:
         for spec in fields(self):

@@ -32,7 +32,12 @@ from celery_ha.rabbitmq import on_rabbitmq, rabbitmq_defaults
 from celery_ha.store.base import LockStore, Store, Uniques
 from celery_ha.store.choose import store_from_url
 from celery_ha.store.redis.store import RedisStore
+from celery_ha.telling.metrics import Metrics
+from celery_ha.telling.post import Post
+from celery_ha.telling.serve import serve
+from celery_ha.telling.teller import Listener, Teller
 from celery_ha.worker.claimed import guarded
+from celery_ha.worker.gauges import follow
 from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.hold import hold
 from celery_ha.worker.node import WorkerNode
@@ -59,6 +64,8 @@ class HA:
     def __init__(self, app: Any | None = None) -> None:
         #: The node that this process is, in a worker's main process.
         self.node: WorkerNode | None = None
+        #: Tells what is decided in this process.
+        self.teller = Teller()
         #: Celery settings that were changed because the user has not set them.
         self.changed: dict[str, object] = {}
         self._mutex = threading.Lock()
@@ -268,6 +275,7 @@ class HA:
             make_sure_of(worker.hostname, store.court, clock=monotonic, sleep=sleep)
         consumed = tuple(sorted(self.app.amqp.queues.consume_from))
         pool = worker.pool_cls.__module__.rpartition(".")[2]
+        self._open_teller(worker.hostname, forks=pool == "prefork")
         self.node = WorkerNode(
             worker.hostname,
             consumed,
@@ -278,7 +286,10 @@ class HA:
             self.make_broker(store, config.store_timeout),
             serial=pool == "solo",
             watch_loop=pool == "prefork",
+            teller=self.teller,
         )
+        if config.metrics_port is not None:
+            follow(Metrics.of_process(), self.node)
         self.node.heartbeats = Heartbeats(self.app)
         if (
             isinstance(store, RedisStore)
@@ -286,10 +297,22 @@ class HA:
             and config.store in (None, access.full_url)
         ):
             self.node.claims.parking = RedisParking(store, access.layout(config.dead_letters_max))
+        self.node.signs.begin()
         try:
             self.node.open()
         except StoreUnavailable as exc:
             logger.warning("No lease yet (%s); trying again when the worker connects", exc)
+
+    def _open_teller(self, name: str, *, forks: bool) -> None:
+        listeners: list[Listener] = []
+        measures = None
+        if self.config.events:
+            listeners.append(Post(self.app, name))
+        if self.config.metrics_port is not None:
+            serve(self.config.metrics_port)
+            measures = Metrics.of_process()
+            listeners.append(measures)
+        self.teller.open(name, listeners, measures, forks=forks)
 
 
 def _for_defaults(settings: dict[str, object]) -> Config:

@@ -15,6 +15,9 @@ from typing import Any
 from celery_ha.config import Config
 from celery_ha.errors import StoreUnavailable
 from celery_ha.model import Holder, Term
+from celery_ha.telling.post import Post
+from celery_ha.telling.teller import Teller
+from celery_ha.worker.announcer import Announcer
 from celery_ha.worker.birth import begin_life
 from celery_ha.worker.life import Life
 from celery_ha.worker.page import TrustPage
@@ -53,6 +56,9 @@ class Seat:
         self._config = config
         self._broker = app.ha.make_broker(self.store, config.lease_ttl, retries=1)
         self._page = TrustPage()
+        teller = Teller()
+        teller.open(self.name, [Post(app, self.name)] if config.events else [])
+        self._announcer = Announcer(teller, self.name, self._lease, self._broker.queue_of)
         self._life: Life | None = None
         self._term: Term | None = None
         self._news: SimpleQueue[None] = SimpleQueue()
@@ -109,6 +115,7 @@ class Seat:
         life.end()
         life.keeper.goodbye()
         self.store.close()
+        self._announcer.teller.close(0.0)
 
     def _run(self) -> None:
         while not self._closed:
@@ -139,10 +146,14 @@ class Seat:
                 page=self._page,
                 on_owed=lambda: None,
                 suspected=frozenset,
-                on_observed=lambda _: None,
+                on_observed=lambda observed: self._announcer.observed(observed, ()),
                 on_change=lambda: self._news.put(None),
+                teller=self._announcer.teller,
             )
         return self._life
+
+    def _lease(self) -> str:
+        return "" if self._life is None else self._life.keeper.lease
 
     def _serve(self, life: Life) -> None:
         """Stand in line for a while; if the office comes, stay until it is gone."""

@@ -10,6 +10,7 @@ from celery_ha.cli.dead import dead
 from celery_ha.cli.drain import drain
 from celery_ha.cli.failovers import failovers
 from celery_ha.cli.locks import locks
+from celery_ha.cli.probe import probe
 from celery_ha.cli.ring import ring
 from celery_ha.cli.status import status
 from celery_ha.cli.top import top
@@ -21,7 +22,7 @@ def ha(**_preload: object) -> None:
     """See and steer what makes this app highly available."""
 
 
-for command in (status, top, ring, locks, dead, failovers, beat, drain, check, uninstall):
+for command in (status, top, ring, locks, dead, failovers, beat, drain, check, probe, uninstall):
     ha.add_command(command)
 
 __all__ = ["ha"]

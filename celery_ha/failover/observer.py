@@ -52,12 +52,16 @@ class Observed:
     look: Look | None = None
     #: The term in which this node became leader in this step.
     elected: int | None = None
+    #: Leases this step judged and tried to fence; a verdict is repeated until its fence holds.
+    judged: tuple[Verdict, ...] = ()
     #: Leases this step fenced, each with its verdict.
     fenced: tuple[Verdict, ...] = ()
     #: Leases whose recovery this step finished.
     recovered: tuple[Recovered, ...] = ()
     #: Why acting on the look was cut short; it is repeated in the next step.
     failure: StoreUnavailable | None = None
+    #: Leases whose connections are gone for now; None: this look proves nothing.
+    missing: frozenset[str] | None = None
 
     @property
     def members(self) -> tuple[Node, ...]:
@@ -68,6 +72,7 @@ class Observed:
 @dataclass(frozen=True)
 class _Deeds:
     elected: int | None = None
+    judged: tuple[Verdict, ...] = ()
     fenced: tuple[Verdict, ...] = ()
     recovered: tuple[Recovered, ...] = ()
 
@@ -143,7 +148,17 @@ class Observer:
         except StoreUnavailable as failure:
             failure_or_none = failure
         self._interval = self._next(look, role, deeds, suspected)
-        return Observed(role, self._interval, look, deeds.elected, deeds.fenced, deeds.recovered, failure_or_none)
+        return Observed(
+            role,
+            self._interval,
+            look,
+            deeds.elected,
+            deeds.judged,
+            deeds.fenced,
+            deeds.recovered,
+            failure_or_none,
+            None if self._state.began is None else frozenset(self._state.missing),
+        )
 
     def _numb(self, look: Look) -> bool:
         """Whether our own renewals stand still: a store that takes none from us may take none from anybody.
@@ -171,18 +186,15 @@ class Observer:
         A round without evidence (its look was late) is not finished: a leader that is always late
         loses the office.
         """
-        fenced = tuple(
-            verdict
-            for verdict in verdicts
-            if verdict.lease != self.lease and self._court.fence(leader.term, self.lease, verdict)
-        )
+        judged = tuple(verdict for verdict in verdicts if verdict.lease != self.lease)
+        fenced = tuple(verdict for verdict in judged if self._court.fence(leader.term, self.lease, verdict))
         recovered = self._recover(look, leader)
         if self._state.began is not None:
             self._court.finish_round(self.lease, leader.term)
         if look.started - self._swept >= SWEEP_EVERY:
             self._swept = look.started
             self._locks.sweep()
-        return _Deeds(fenced=fenced, recovered=tuple(recovered))
+        return _Deeds(judged=judged, fenced=fenced, recovered=tuple(recovered))
 
     def _watch_leader(self, look: Look, leader: Leader, verdicts: tuple[Verdict, ...]) -> _Deeds:
         """Take the office from a leader that is dead, or that judged nobody for a TTL (rule 10)."""
@@ -192,7 +204,8 @@ class Observer:
         node = look.nodes[leader.lease]
         verdict = dead or Verdict(leader.lease, STOPPED_JUDGING, look.counters[leader.lease], node.connections)
         term = self._court.depose(self.lease, verdict, term=leader.term, rounds=leader.rounds, fence=dead is not None)
-        return _Deeds(elected=term, fenced=(verdict,) if dead and term is not None else ())
+        took = dead is not None and term is not None
+        return _Deeds(elected=term, judged=(verdict,) if took else (), fenced=(verdict,) if took else ())
 
     def _recover(self, look: Look, leader: Leader) -> list[Recovered]:
         """Recover what the look showed as fenced, and the strangers that the store refuses from now on.

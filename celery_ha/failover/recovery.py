@@ -16,6 +16,7 @@ from celery_ha import envelope
 from celery_ha.brokers.base import RecoveryBroker
 from celery_ha.model import Claim, FencedLease, Recovered
 from celery_ha.store.base import Court, LockStore
+from celery_ha.telling.spans import span
 
 
 def recover(
@@ -46,8 +47,14 @@ def recover(
     **Failure:** dying before or within :func:`reclaim`: see there. Dying after it leaves leases
     that hold nothing on the store's list; the next leader moves nothing and takes them off.
     """
-    moved = reclaim([*(item.node.lease for item in fenced), *strangers], broker, locks)
-    return [result for result in moved if result.lease in strangers or court.recovered(result)]
+    leases = [*(item.node.lease for item in fenced), *strangers]
+    with span("celery_ha.recovery", leases=len(leases)) as attributes:
+        moved = reclaim(leases, broker, locks)
+        done = [result for result in moved if result.lease in strangers or court.recovered(result)]
+        attributes["requeued"] = sum(result.requeued for result in done)
+        attributes["restarted"] = sum(result.restarted for result in done)
+        attributes["locks"] = sum(result.locks for result in done)
+    return done
 
 
 def reclaim(leases: Sequence[str], broker: RecoveryBroker, locks: LockStore) -> list[Recovered]:

@@ -25,11 +25,15 @@ def show_in_flower() -> None:
     if urls is None or "celery_ha" in urls.settings:
         return
     try:
-        from celery_ha.flower.loader import TabLoader  # noqa: PLC0415 - needs Flower, which is optional
+        from flower.events import EventsState  # noqa: PLC0415 - Flower is optional
+
+        from celery_ha.flower.loader import TabLoader  # noqa: PLC0415 - same
+        from celery_ha.flower.metrics import count_events  # noqa: PLC0415 - same
         from celery_ha.flower.pages import pages  # noqa: PLC0415 - same
 
         loader = TabLoader(urls.settings["template_path"])
         urls.handlers[-1:-1] = pages()
+        count_events(EventsState)
         urls.settings.update(template_loader=loader, celery_ha=True)
     except (ImportError, AttributeError, KeyError) as exc:
         logger.warning("This Flower cannot show the HA tab: %r", exc)

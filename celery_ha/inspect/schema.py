@@ -122,6 +122,7 @@ SCHEMAS: dict[str, Schema] = {
         history=many(record(at=SECONDS, entry=TEXT, number=COUNT, due=SECONDS, by=TEXT)),
     ),
     "drain": record(node=TEXT, told=FLAG),
+    "probe": record(node=TEXT, lease=maybe(TEXT), ok=FLAG, live=FLAG, ready=FLAG, findings=many(TEXT)),
     "uninstall": record(given_back=COUNT, merged=COUNT, dead_letters=COUNT),
     "check": many(record(level={"enum": ["ok", "warning", "error"]}, about=TEXT, text=TEXT)),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # The stack itself: `current_task` alone shows the task that was called last, not the message behind it.
@@ -12,6 +12,7 @@ from celery._state import _task_stack
 from celery_ha.errors import ConfigError
 from celery_ha.model import Holder
 from celery_ha.store.base import LockStore
+from celery_ha.telling.teller import Teller
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Attempt:
     acks_late: bool
     #: Whether the lease is given up, as far as this process knows; costs nothing to ask.
     lost: Callable[[], bool] = bool
+    #: Tells what becomes of its locks, and how long they took.
+    teller: Teller = field(default_factory=Teller, compare=False, repr=False)
+    #: Name of the task; empty outside of tasks.
+    name: str = ""
 
 
 def current_attempt() -> Attempt | None:
@@ -70,4 +75,6 @@ def _attempt(task: Any, request: Any) -> Attempt:
         inherit=ha.config.lock_inherit,
         acks_late=bool(task.acks_late),
         lost=lambda: ha.has_lost(lease),
+        teller=ha.teller,
+        name=str(task.name),
     )

@@ -11,6 +11,7 @@ from time import monotonic, sleep
 from types import TracebackType
 
 from celery_ha.errors import LockBusy, LockLost, StoreUnavailable
+from celery_ha.locks.report import Report
 from celery_ha.model import Grant, Holder
 from celery_ha.store.base import LockStore
 from celery_ha.store.persistent import Persistent
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds a release is repeated for while the store does not answer, and between two tries.
 RELEASE_WITHIN, RELEASE_AGAIN = 30.0, 0.5
+
+TAKEN = "it was lost before it was released, and what it guards may have been touched by somebody else meanwhile"
 
 
 class Lock:
@@ -34,6 +37,7 @@ class Lock:
         inherit: seconds for which it is kept for the holder's task if the holder dies.
         limit: how many may hold it at a time.
         max_hold: seconds after which it is free whatever its holder does; None: never.
+        report: where it is told what becomes of it; None: to the log.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Lock:
         inherit: float,
         limit: int = 1,
         max_hold: float | None = None,
+        report: Report | None = None,
     ) -> None:
         self.name = name
         self.holder = holder
@@ -53,6 +58,7 @@ class Lock:
         self.lost = False
         #: Local monotonic time at which ``max_hold`` is over.
         self.held_until = inf
+        self.report = report or Report()
         self._locks = locks
         self._inherit = inherit
         self._max_hold = max_hold
@@ -101,9 +107,12 @@ class Lock:
         """
         asked = monotonic()
         self._unanswered = True
-        grant = self._locks.acquire(
-            self.name, self.holder, inherit=self._inherit, limit=self.limit, max_hold=self._max_hold, wait=wait
-        )
+        with self.report.asking(self.name) as answer:
+            grant = answer(
+                self._locks.acquire(
+                    self.name, self.holder, inherit=self._inherit, limit=self.limit, max_hold=self._max_hold, wait=wait
+                )
+            )
         self._token, self.lost = grant.token, False
         self._unanswered, self._pid = False, os.getpid()
         if self._max_hold is not None:
@@ -130,6 +139,7 @@ class Lock:
         if self._borrowed or self._pid != os.getpid():  # a forked child leaves the block of its parent
             self._unanswered = False
             return True
+        self.report.released()
         try:
             released = self._release(token)
         except StoreUnavailable as error:
@@ -145,16 +155,13 @@ class Lock:
                 self.lost = True
                 with suppress(TimeoutError):
                     self.lost = not answer.result(RELEASE_WITHIN)
+                if self.lost:
+                    self.report.lost(self, token, "taken", TAKEN)
             raise
         self._unanswered = False
         if not released:
             self.lost = True
-            log.warning(
-                "The lock %r (token %d) was lost before it was released: what it guards may have been touched by "
-                "somebody else meanwhile",
-                self.name,
-                token,
-            )
+            self.report.lost(self, token, "taken", TAKEN)
         return released
 
     def _release(self, token: int) -> bool:
@@ -195,6 +202,7 @@ class Lock:
         token = self.token
         if self.lost or not self._locks.holds(self.name, self.holder, token):
             self.lost = True
+            self.report.lost(self, token, "taken", TAKEN)
             raise LockLost(f"the lock {self.name!r} (token {token}) was held and is no longer: stop")
 
     def __enter__(self) -> Lock:  # noqa: PYI034 - typing.Self needs Python 3.11

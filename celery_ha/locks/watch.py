@@ -7,12 +7,11 @@ is over, whether the lease is given up. That costs the store nothing, however ma
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic, sleep
 
@@ -21,8 +20,6 @@ from billiard import current_process
 from celery_ha.errors import LockLost
 from celery_ha.locks.lock import Lock
 from celery_ha.locks.terms import OnLost
-
-log = logging.getLogger(__name__)
 
 #: Seconds between two looks.
 LOOK_EVERY = 0.25
@@ -113,8 +110,12 @@ def _is_lost(watch: _Watch) -> bool:
 
 def _tell(watch: _Watch) -> None:
     """Do as was asked for. **Failure:** a body that hangs outside of Python hears of it when it comes back."""
-    name = next(lock.name for lock in watch.locks if lock.lost)
-    log.error("The lock %r is lost while its task runs on (on_lost=%r)", name, watch.on_lost)
+    for lock in watch.locks:
+        if lock.lost:
+            over = monotonic() >= lock.held_until
+            why = "its max_hold is over" if over else "its lease was given up"
+            with suppress(LockLost):  # being released just now: that tells
+                lock.report.lost(lock, lock.token, "max_hold" if over else "fenced", why)
     if watch.on_lost == "kill" and current_process().daemon:
         os.kill(os.getpid(), signal.SIGKILL)
     elif watch.on_lost != "flag":

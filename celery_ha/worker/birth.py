@@ -14,6 +14,7 @@ from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import Observed, Observer, Pace
 from celery_ha.model import Node
 from celery_ha.store.base import Store
+from celery_ha.telling.teller import Teller
 from celery_ha.worker.life import Life
 from celery_ha.worker.page import TrustPage
 
@@ -31,6 +32,8 @@ def begin_life(
     suspected: Callable[[], frozenset[str]],
     on_observed: Callable[[Observed], None],
     on_change: Callable[[], None],
+    teller: Teller,
+    on_told: Callable[[Life], None] = lambda _life: None,
 ) -> Life:
     """Open a new lease and start to keep it.
 
@@ -68,6 +71,8 @@ def begin_life(
         suspected=suspected,
         on_observed=on_observed,
         on_change=on_change,
+        teller=teller,
+        on_told=on_told,
     )
     life.start()
     return life

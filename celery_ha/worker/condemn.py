@@ -6,7 +6,6 @@ has moved has everybody told again by whoever gets it next.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from celery.app.task import Context
@@ -17,8 +16,6 @@ from celery_ha.model import Claim
 
 if TYPE_CHECKING:
     from celery_ha.worker.node import WorkerNode
-
-logger = logging.getLogger(__name__)
 
 
 def condemn(node: WorkerNode, request: Any) -> None:
@@ -55,7 +52,6 @@ def condemn_unopened(node: WorkerNode, app: Any, claim: Claim) -> None:
 
 def _give_up(node: WorkerNode, claim: str, request: Any, backend: Any, started: int, *, store: bool) -> None:
     error = PoisonTask(f"{request.task} was started {started} times and never came to an end")
-    logger.error("Task %s[%s] goes to the dead letters: %s", request.task, request.id, error)
 
     def tell_then_bury() -> None:
         try:
@@ -63,5 +59,6 @@ def _give_up(node: WorkerNode, claim: str, request: Any, backend: Any, started: 
             node.store.locks.ended((claim,), (str(request.id),))
         finally:
             node.claims.bury(claim, str(error))
+            node.announcer.buried(claim, str(error), "poison", request.id, request.task)
 
     node.aside.run(tell_then_bury)

@@ -14,6 +14,7 @@ from celery_ha.brokers.dead import DeadLetters
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.locks.unique import HEADER
+from celery_ha.telling import news
 from celery_ha.worker.condemn import condemn_unopened
 from celery_ha.worker.gate import Gate, claim_of, gated
 from celery_ha.worker.node import WorkerNode
@@ -78,10 +79,12 @@ class Consumer(consumer.Consumer):
             raise ConnectionError(str(exc)) from exc  # Celery tries again
         self._select_shards()
         watch_again(self.pool)
+        self.node.signs.show(connected=True)
         return connection
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         self.node.pulse_stops()
+        self.node.signs.show(connected=False)
         if isinstance(exc, Fenced):
             self._become_zombie()
         super().on_connection_error_after_connected(exc)
@@ -131,7 +134,13 @@ class Consumer(consumer.Consumer):
         super().register_with_event_loop(hub)
         if self._reaping is not None:
             self._reaping.cancel()
-        self._reaping = hub.call_repeatedly(REAP_EVERY, self.pool.maintain_pool)
+        self._reaping = hub.call_repeatedly(REAP_EVERY, self._look_after_pool)
+
+    def _look_after_pool(self) -> None:
+        self.pool.maintain_pool()
+        active, signs = frozenset(map(claim_of, tuple(state.active_requests))), self.node.signs
+        if signs.pool(self.node.claims.given() - active, free=len(active) < (self.pool.num_processes or 1)):
+            self.node.announcer.tell(news.WEDGED, reason="its pool has a free process and takes no task")
 
     # -- tasks ------------------------------------------------------------------------------
 
@@ -176,29 +185,25 @@ class Consumer(consumer.Consumer):
     # -- bad messages -----------------------------------------------------------------------
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        self._bury(message, f"cannot be decoded: {exc!r}")
+        self._end(message, f"cannot be decoded: {exc!r}", "undecodable")
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        self._bury(message, "not a task message")
+        self._end(message, "not a task message", "invalid")
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Celery logs it, tells FAILURE and rejects it; the first ending counts, and says why."""
-        self._end(message, f"unknown task: {exc}")
+        self._end(message, f"unknown task: {exc}", "unknown")
         super().on_unknown_task(body, message, exc)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        self._bury(message, f"invalid task message: {exc}")
+        self._end(message, f"invalid task message: {exc}", "invalid")
 
-    def _bury(self, message: Any, reason: str) -> None:
-        logger.error(
-            "A message goes to the dead letters: %s. Headers: %.200r", reason, getattr(message, "headers", None)
-        )
-        self._end(message, reason)
-
-    def _end(self, message: Any, reason: str) -> None:
+    def _end(self, message: Any, reason: str, cause: str) -> None:
         """To the dead letters; what is locked in trust for it is free (rule 9), and it blocks no other of its kind."""
         claim, headers = str(message.delivery_tag), getattr(message, "headers", None)
         message.channel.qos.bury(claim, reason)
+        known = headers if isinstance(headers, dict) else {}
+        self.node.announcer.buried(claim, reason, cause, known.get("id"), known.get("task"))
         if not isinstance(headers, dict) or not headers.get("id"):
             return
         self.node.locks_ended(claim, str(headers["id"]))
@@ -223,6 +228,7 @@ class Consumer(consumer.Consumer):
         if leave:
             self._let_go(frozenset(leave))
         self._subscribe(wanted - now)
+        self.node.announcer.moved("membership changed", now, (now - leave) | wanted)
         self._standby.later()
 
     def _subscribe(self, queues: Iterable[str]) -> None:
@@ -244,8 +250,9 @@ class Consumer(consumer.Consumer):
 
     def _select_shards(self) -> None:
         """Before Celery reasserts what it consumes: the shards that are ours now."""
-        wanted, queues = self.node.shards(), self.app.amqp.queues
-        for queue in self._selected_shards() - wanted:
+        wanted, before, queues = self.node.shards(), self._selected_shards(), self.app.amqp.queues
+        self.node.announcer.moved("connected", before, wanted)
+        for queue in before - wanted:
             queues.deselect(queue)
         for queue in sorted(wanted):
             self._select(queue)

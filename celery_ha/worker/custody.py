@@ -109,6 +109,11 @@ class Custody:
             life.refused()
         return granted
 
+    def given(self) -> frozenset[str]:
+        """Claims that the gate has let through to the pool, and that have not come to an end."""
+        life = self._life()
+        return frozenset() if life is None else life.ledger.running() - self.stock.standing_by
+
     def runs(self, claim: str) -> bool:
         """Whether the gate has let this claim through."""
         life = self._life()

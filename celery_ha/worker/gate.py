@@ -186,7 +186,9 @@ class Gate:
             self.child_gone(request)
         elif isinstance(exc, TypeError) and (reason := misfit(request)):
             # Celery tells FAILURE; the first ending counts, so its ack does not drop the message.
-            self._node.claims.bury(claim_of(request), f"wrong arguments: {reason}")
+            why = f"wrong arguments: {reason}"
+            self._node.claims.bury(claim_of(request), why)
+            self._node.announcer.buried(claim_of(request), why, "arguments", request.id, request.task.name)
             self.dropped(request)
         return False
 

@@ -16,6 +16,8 @@ from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import Observed, Observer
 from celery_ha.model import Node
+from celery_ha.telling import news
+from celery_ha.telling.teller import Teller
 from celery_ha.worker.page import TrustPage
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ class Life:
         wait: sleeps until the node's own bell rings in the store, at most the given seconds.
         suspected: names of the nodes whose heartbeats are missing.
         on_change: called from a thread when the lease is fenced, or when members changed.
+        teller: tells of what becomes of the lease.
+        on_told: called from a thread after the trust was told to the pool's children, and when the lease is fenced.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class Life:
         suspected: Callable[[], frozenset[str]],
         on_observed: Callable[[Observed], None],
         on_change: Callable[[], None],
+        teller: Teller,
+        on_told: Callable[[Life], None],
     ) -> None:
         self.keeper = keeper
         self.ledger = ledger
@@ -63,6 +69,11 @@ class Life:
         self._suspected = suspected
         self._on_observed = on_observed
         self._on_change = on_change
+        self._teller = teller
+        self._on_told = on_told
+        self._wedged = False
+        #: When the next renewal is due, local monotonic time.
+        self._due = monotonic()
         self._refused = False
         self._kick = threading.Event()
         self._over = threading.Event()
@@ -113,21 +124,28 @@ class Life:
                 self.keeper.refused()
                 self._refused = False
             kept = self.keeper.step(self.pulse)
+            if kept.renewal is not None:
+                self._teller.measure("renewal_lag", max(0.0, monotonic() - self._due))
+                self._due = monotonic() + kept.again_in
         except StoreUnavailable:
             return AGAIN
         finally:
             self._tell()
-        if kept.wedged:
-            logger.critical("The worker's main loop does not turn; lease %s is not renewed", self.keeper.lease)
+        if kept.wedged and not self._wedged:
+            reason = "its main loop does not turn, so its lease is not renewed"
+            self._teller.tell(news.WEDGED, lease=self.keeper.lease, reason=reason)
+        self._wedged = kept.wedged
         return kept.again_in
 
     def _tell(self) -> None:
         if not self._over.is_set():
             self._page.write(self.keeper.lease, self.keeper.trusted_until)
+            self._on_told(self)
 
     def _lost(self) -> None:
-        logger.error("Lease %s was fenced: what this node held has moved on", self.keeper.lease)
+        self._teller.tell(news.LEASE_LOST, lease=self.keeper.lease, reason="fenced by the leader")
         self.fenced = True
+        self._on_told(self)
         self._on_change()
 
     # -- observing --------------------------------------------------------------------------

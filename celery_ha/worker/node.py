@@ -22,6 +22,9 @@ from celery_ha.failover.observer import Observed
 from celery_ha.failover.roles import Role
 from celery_ha.model import Ending, Node, Settlement
 from celery_ha.store.base import Store
+from celery_ha.telling import news
+from celery_ha.telling.teller import Teller
+from celery_ha.worker.announcer import Announcer
 from celery_ha.worker.aside import Aside
 from celery_ha.worker.birth import begin_life
 from celery_ha.worker.custody import Custody
@@ -29,10 +32,13 @@ from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.life import Life
 from celery_ha.worker.page import TrustPage
 from celery_ha.worker.shards import owned_shards, standby_shards
+from celery_ha.worker.signs import Signs
 from celery_ha.worker.stock import SOON, Stock
 
 logger = logging.getLogger(__name__)
 
+#: Seconds for the last events to be sent.
+LAST_WORDS = 2.0
 #: Task ids whose busy locks are remembered.
 BUSY_MEMORY = 10_000
 
@@ -49,6 +55,7 @@ class WorkerNode:
         broker: for the main loop; ``control`` is its twin for the threads, with short timeouts.
         serial: the pool runs a task inside the read (solo): claim one at a time.
         watch_loop: the main loop turns all the time, so its silence means it is wedged (rule 10).
+        teller: who tells what it decides; None: the log alone.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class WorkerNode:
         *,
         serial: bool = False,
         watch_loop: bool = False,
+        teller: Teller | None = None,
     ) -> None:
         self.name = name
         self.queues = queues
@@ -88,6 +96,10 @@ class WorkerNode:
         self.on_members: Callable[[], None] = lambda: None
         #: Listens to Celery's heartbeat events while this node observes all the time.
         self.heartbeats: Heartbeats | None = None
+        #: Tells what this node decides.
+        self.announcer = Announcer(teller or Teller(), name, self._lease_or_none, broker.queue_of)
+        #: How it is, for the probe.
+        self.signs = Signs(name, config.probe_dir, config.wedged_after)
         self._control = control
         self._serial = serial
         self._watch_loop = watch_loop
@@ -126,15 +138,21 @@ class WorkerNode:
             suspected=self._suspects,
             on_observed=self._on_observed,
             on_change=self._on_change,
+            teller=self.announcer.teller,
+            on_told=self.signs.show_life,
         )
-        logger.info("Opened lease %s as %s", self.lease, self.name)
+        self.announcer.tell(news.LEASE_OPENED)
 
     def ensure_open(self) -> None:
         """The zombie's way back: a fenced node goes on under a new lease."""
         if self._life is None or self._life.fenced or self._life.keeper.over:
             if self._life is not None:
                 self._life.end()
-            self.open()
+            try:
+                self.open()
+            except StoreUnavailable:
+                self.signs.waits_for_store()
+                raise
 
     def drain(self) -> None:
         """Give the shards away at once; what runs goes on."""
@@ -142,6 +160,8 @@ class WorkerNode:
         # The loop stops turning now, while what runs may run on for long: that is no wedge, and
         # what ends is confirmed at once, not when the last task has ended.
         self._watch_loop, self._draining = False, True
+        self.announcer.tell(news.DRAINING)
+        self.signs.show(draining=True)
         self.life.pulse = None
         try:
             self.life.keeper.offer(weight=0)
@@ -184,11 +204,14 @@ class WorkerNode:
                 logger.warning("What %s still held is left to the leader: %s", self.name, exc)
             life.leaving = True
             clean = life.keeper.goodbye()
+            self.announcer.tell(news.DRAINED, clean=clean)
         life.end()
+        self.signs.remove()
         self.aside.close()
         if self.heartbeats:
             self.heartbeats.listen(False)
         self._life = None
+        self.announcer.teller.close(LAST_WORDS)
         return clean
 
     # -- intake -----------------------------------------------------------------------------
@@ -196,6 +219,14 @@ class WorkerNode:
     @property
     def lease(self) -> str:
         return self.life.keeper.lease
+
+    @property
+    def trusted_until(self) -> float | None:
+        """Local monotonic time until which the lease is trusted; None: there is no lease."""
+        return None if self._life is None else self._life.keeper.trusted_until
+
+    def _lease_or_none(self) -> str:
+        return "" if self._life is None else self._life.keeper.lease
 
     @property
     def ledger(self) -> Ledger:
@@ -343,21 +374,10 @@ class WorkerNode:
         return self.heartbeats.suspects() if self.heartbeats else frozenset()
 
     def _on_observed(self, observed: Observed) -> None:
-        """From the observer's thread: say what was done, listen if that is our part."""
+        """From the observer's thread: tell what was done, listen if that is our part."""
         if self.heartbeats:
             self.heartbeats.listen(observed.role is not Role.WATCHER)
-        if observed.elected is not None:
-            logger.info("%s leads in term %d", self.name, observed.elected)
-        for verdict in observed.fenced:
-            logger.warning("Fenced lease %s: %s", verdict.lease, verdict.reason)
-        for result in observed.recovered:
-            logger.warning(
-                "Recovered lease %s: %d messages back in their queues, %d of them had started, %d locks settled",
-                result.lease,
-                result.requeued,
-                result.restarted,
-                result.locks,
-            )
+        self.announcer.observed(observed, self._suspects())
 
     def _on_owed(self) -> None:
         self.wake()

@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import bootsteps
 
-from celery_ha.errors import DuplicateNode
+from celery_ha.errors import ConfigError, DuplicateNode
 from celery_ha.worker.banner import banner
 from celery_ha.worker.quiet import quieten
 from celery_ha.worker.starts import Starts
@@ -23,7 +23,7 @@ class LeaseStep(bootsteps.StartStopStep):
         ha = w.app.ha
         try:
             ha.open_node(w)
-        except DuplicateNode as exc:
+        except (ConfigError, DuplicateNode) as exc:
             raise SystemExit(f"celery_ha: {exc}") from exc
         store = weakref.ref(ha.store)
         # A child that kept the lease's sockets open would hide its parent's death.

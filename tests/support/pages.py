@@ -23,7 +23,7 @@ class Block:
     line: int
     language: str
     code: str
-    #: ``before``: code of another library, for comparison.
+    #: ``before``: code of another library, for comparison; ``endless``: it would not come to an end.
     mark: str | None
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from celery_ha.errors import LockLost
+from celery_ha.locks import watch
 from celery_ha.locks.lock import Lock
 from celery_ha.model import Holder, Node
 from celery_ha.store.memory import MemoryServer, MemoryStore
@@ -36,3 +37,9 @@ def test_release_that_is_cut_off_says_whether_this_lock_is_lost(
     assert lock.lost is lost
     if open_:
         eventually(lambda: store.locks.claims("a") == frozenset(), why="somebody else gave it back")
+
+
+def test_a_lock_that_is_lost_while_it_is_released_does_not_end_the_watch_of_others():
+    lock = Lock(None, "x", Holder("a", "a.1", "t"), inherit=0)
+    lock.lost = True
+    watch._tell(watch._Watch([lock], "flag", lambda: True, 0))

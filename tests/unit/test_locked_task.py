@@ -16,6 +16,7 @@ from celery_ha.errors import ConfigError, KeyRefused, LockBusy, LockLost
 from celery_ha.locks import Busy, Lock, current_lock, locked_task, watch
 from celery_ha.model import Holder, Node
 from celery_ha.store.memory import MemoryServer, MemoryStore
+from celery_ha.telling.teller import Teller
 
 pytestmark = pytest.mark.unit
 
@@ -32,7 +33,10 @@ class World:
         self.app.conf.task_acks_late = True
         self.lost = set()
         self.app.ha = SimpleNamespace(
-            locks=self.store.locks, config=SimpleNamespace(lock_inherit=60.0), has_lost=self.lost.__contains__
+            locks=self.store.locks,
+            config=SimpleNamespace(lock_inherit=60.0),
+            has_lost=self.lost.__contains__,
+            teller=Teller(),
         )
 
     def run(self, task, *args, claim="lease.1", task_id="t1", **kwargs):

@@ -13,8 +13,8 @@ from celery_ha.config import names
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parent.parent.parent
-#: Options of a task or of a call, and a header.
-NO_SETTINGS = {"ha_key", "ha_unique", "ha_dead"}
+#: Options of a task or of a call, a header, and an attribute of log records.
+NO_SETTINGS = {"ha_key", "ha_unique", "ha_dead", "ha_event"}
 
 
 @pytest.fixture(scope="module")
