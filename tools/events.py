@@ -21,6 +21,7 @@ What a worker or a beat decides about the fleet it tells once: as a line in its 
 any consumer of events sees: `celery -A shop events --dump`, Flower, a `Receiver` of your own. Metrics are counted from
 the same news: [operations.md](operations.md#metrics).
 
+<!-- endless -->
 ```python
 def fenced(event):
     print(event["node"], event["reason"])
