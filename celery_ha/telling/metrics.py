@@ -67,6 +67,7 @@ class Metrics:
         self._locks_lost = counter("locks_lost", "Locks that were lost while they were held", "cause", *LOSSES)
         self._leases_lost = counter("leases_lost", "Leases that a living worker lost")
         self._wedged = counter("wedged", "Main loops and pools that were found wedged")
+        self._stuck = counter("stuck_reconnects", "Connections that a stuck worker gave up", "what", "consumer", "loop")
         self._drained = counter("drained", "Workers that said goodbye", "clean", "yes", "no")
         self._wait = histogram("lock_wait_seconds", "Requests for a lock, by outcome", LOCKS, "task", "outcome")
         self._hold = histogram("lock_hold_seconds", "From the grant of a lock to its release", LOCKS, "task")
@@ -82,6 +83,7 @@ class Metrics:
             news.LOCK_LOST.name: lambda f: self._locks_lost.labels(_word(f["cause"], LOSSES)).inc(),
             news.LEASE_LOST.name: lambda _: self._leases_lost.inc(),
             news.WEDGED.name: lambda _: self._wedged.inc(),
+            news.STUCK.name: lambda f: self._stuck.labels("consumer" if f["queues"] else "loop").inc(),
             news.DRAINED.name: lambda f: self._drained.labels("yes" if f["clean"] else "no").inc(),
         }
 

@@ -94,6 +94,13 @@ WEDGED = Kind(
     {},
     "a worker's main loop does not turn, so that its lease is not renewed; or its pool takes no tasks",
 )
+STUCK = Kind(
+    "ha-stuck",
+    logging.ERROR,
+    "{node} is stuck: {reason}",
+    {"queues": "those it hears nothing of, with commas between them; empty: its main loop hangs"},
+    "a worker that lives hears nothing of what waits for it, or hangs in a call to the broker; it connects anew",
+)
 SHARDS = Kind(
     "ha-shards",
     logging.INFO,
@@ -154,6 +161,7 @@ KINDS: Mapping[str, Kind] = {
         LEASE_OPENED,
         LEASE_LOST,
         WEDGED,
+        STUCK,
         SHARDS,
         DRAINING,
         DRAINED,

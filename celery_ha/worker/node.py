@@ -94,6 +94,9 @@ class WorkerNode:
         #: What is heard of its queues.
         # A loop that hangs is helped before the lease is given up for it.
         self.reception = Reception(min(config.stuck_after, config.wedged_after / 2))
+        self.reception.on_stuck = lambda queues, reason: self.announcer.tell(
+            news.STUCK, queues=",".join(queues), reason=reason
+        )
         #: How often tasks found their locks busy here.
         self.busy = Busyness()
         #: Called from a thread when membership changed.

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from time import monotonic
 
 from celery_ha.errors import ConsumerStuck
-
-logger = logging.getLogger(__name__)
 
 
 class Reception:
@@ -23,8 +20,9 @@ class Reception:
         self.served: dict[str, float] = {}
         #: How often this process has connected anew because it was stuck.
         self.reconnects = 0
-        #: Called each time with the queues that are not heard; without any, from a thread, when the loop hung.
-        self.on_stuck: Callable[[tuple[str, ...]], None] = lambda _queues: None
+        #: Told each time of the queues that are not heard, and why that is said; of none, from a thread, when the
+        #: loop hung.
+        self.on_stuck: Callable[[tuple[str, ...], str], None] = lambda _queues, _reason: None
         #: Shuts down the connections that the loop may hang on.
         self.cut: Callable[[], int] = lambda: 0
         self._after = after
@@ -55,14 +53,11 @@ class Reception:
             return
         self._cut_at = pulse
         self.reconnects += 1
-        logger.error(
-            "The main loop has not turned for %.0f s: cutting its %d connections to the broker, in case it waits for "
-            "an answer that does not come (the %d. reconnect)",
-            monotonic() - pulse,
-            self.cut(),
-            self.reconnects,
+        self.on_stuck(
+            (),
+            f"its main loop has not turned for {monotonic() - pulse:.0f} s; cutting its {self.cut()} connections to "
+            f"the broker, in case it waits for an answer that does not come (the {self.reconnects}. reconnect)",
         )
-        self.on_stuck(())
 
     def check(self) -> None:
         """Called on every turn of the loop.
@@ -76,10 +71,9 @@ class Reception:
         if not queues:
             return
         self.reconnects += 1
-        logger.error(
-            "Messages wait in %s, there is room for them, and nothing comes: connecting anew (the %d. reconnect)",
-            ", ".join(queues),
-            self.reconnects,
+        self.on_stuck(
+            queues,
+            f"messages wait in {', '.join(queues)}, there is room for them, and nothing comes; connecting anew (the "
+            f"{self.reconnects}. reconnect)",
         )
-        self.on_stuck(queues)
         raise ConsumerStuck

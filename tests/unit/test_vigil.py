@@ -69,7 +69,7 @@ def test_looks_are_taken_often_enough():
 
 def test_stuck_is_said_once_and_counted():
     reception, told = Reception(AFTER), []
-    reception.on_stuck = told.append
+    reception.on_stuck = lambda queues, _reason: told.append(queues)
     reception.check()
     reception.stuck(("q",))
     with pytest.raises(ConsumerStuck):
@@ -91,7 +91,7 @@ def test_a_loop_that_hangs_is_cut_off_once_and_again_when_it_hangs_again(monkeyp
     now, reception, cuts, told = [100.0], Reception(AFTER), [], []
     monkeypatch.setattr("celery_ha.worker.reception.monotonic", lambda: now[0])
     reception.cut = lambda: cuts.append(now[0]) or 3
-    reception.on_stuck = told.append
+    reception.on_stuck = lambda queues, _reason: told.append(queues)
     for at, pulse in [(100, 99), (106, 99), (107, 99), (108, 99), (120, 110), (121, None)]:
         now[0] = float(at)
         reception.silent(pulse)
