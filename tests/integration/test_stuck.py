@@ -21,7 +21,7 @@ CONF = {
     "imports": ["tests.support.deaf"],
     "broker_transport_options": {"health_check_interval": 0},
 }
-STUCK, HUNG = "connecting anew", "cutting its"
+STUCK, HUNG = "is stuck: messages wait", "is stuck: its main loop"
 
 
 def tell(scene: Scene, worker: Worker, command: str, **arguments: object) -> dict[str, object]:
