@@ -191,6 +191,11 @@ class News:
             raise ValueError(f"{kind.name} has {sorted({*ALWAYS, *kind.fields})}, not {sorted(given)}")
         return cls(kind, {name: given[name] for name in (*ALWAYS, *kind.fields)})
 
+    @property
+    def level(self) -> int:
+        """Level of the log line: low for what Celery has logged as an error before us."""
+        return logging.INFO if self.fields.get("cause") in ("arguments", "unknown") else self.kind.level
+
     def line(self) -> str:
         """One line for a log: a sentence, then everything as ``name=value``."""
         return f"{self.kind.text.format(**self.fields)} [{self.kind.name} {logfmt(self.fields)}]"

@@ -107,4 +107,4 @@ class Teller:
 
 
 def _log(news: News) -> None:
-    logger.log(news.kind.level, "%s", news.line(), extra={"ha_event": news.kind.name, "ha": dict(news.fields)})
+    logger.log(news.level, "%s", news.line(), extra={"ha_event": news.kind.name, "ha": dict(news.fields)})

@@ -9,11 +9,11 @@ import pytest
 
 from tests.support.fleet import eventually
 from tests.support.ledger import Harm
-from tests.support.mortal import STEPS
+from tests.support.mortal import RECOVERY
 from tests.support.scene import DYING, Scene
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", RECOVERY)
 def test_leader_killed_in_the_middle_of_a_recovery_is_followed_by_one_that_finishes_it(
     make_scene: Callable[..., Scene], step: str
 ):

@@ -227,7 +227,9 @@ class Ledger:
 
     def fenced(self, lease: str, reason: str) -> None:
         self.trace("fenced", lease, reason)
-        self.fences.setdefault(lease, reason)
+        if lease in self.fences:  # whoever fences it again finds a lease that is over
+            return
+        self.fences[lease] = reason
         process = self.processes.get(lease)
         if process is not None and not reason.startswith("closed") and not process.excused(lease):
             raise Violation(f"G5: {lease} was healthy and was fenced: {reason}")

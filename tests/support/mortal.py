@@ -11,9 +11,10 @@ from celery_ha.brokers.redis import RedisBroker
 from celery_ha.store.redis.court import RedisCourt
 from celery_ha.store.redis.locks import RedisLocks
 
-STEPS = {
-    "asked": (AmqpBroker, "ask"),
-    "answered": (AmqpBroker, "answer"),
+#: Of asking for starts on RabbitMQ.
+STARTING = {"asked": (AmqpBroker, "ask"), "answered": (AmqpBroker, "answer")}
+#: Of ``reclaim``.
+RECOVERY = {
     "fence": (RedisBroker, "fence"),
     "in_flight": (RedisBroker, "in_flight"),
     "settle": (RedisLocks, "settle"),
@@ -25,7 +26,7 @@ STEPS = {
 
 def die_after(step: str) -> None:
     """Kill this process as soon as a step is done, in whatever thread."""
-    owner, name = STEPS[step]
+    owner, name = {**STARTING, **RECOVERY}[step]
     real = getattr(owner, name)
 
     def last(*args: Any, **kwargs: Any) -> Any:
