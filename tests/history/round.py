@@ -84,9 +84,15 @@ class _Script:
         self._until(lambda: guest not in self._crew.clients, "hung")
         self._stage.over.touch()
         self._until(lambda: not self._crew.clients, "hung")
+        left: list[str] = []
+
+        def gone() -> bool:
+            left[:] = self._left()
+            return not left
+
         with suppress(AssertionError):
-            eventually(lambda: not self._left(), within=HANG)
-        for key in self._left():
+            eventually(gone, within=HANG)
+        for key in left:
             self._ledger.note("left", lock=key)
         self._date()
 
