@@ -188,6 +188,9 @@ MATRIX: dict[str, dict[str, tuple[str, str]]] = {
         "G1": (ROLLOUT, "test_plain_workers_and_producers_beside_ours_lose_nothing"),
         "G8": (ROLLOUT, "test_plain_workers_and_producers_beside_ours_lose_nothing"),
     },
+    "number of shards changed, node by node": {
+        "G1": (ROLLOUT, "test_while_the_number_of_shards_is_changed_every_shard_has_one_owner"),
+    },
     "celery_ha taken out": {
         "G1": (ROLLOUT, "test_uninstalling_gives_everything_that_is_held_to_plain_workers"),
         "G6": (ROLLOUT, "test_retry_of_a_task_that_was_on_a_shard_finds_a_plain_worker"),
