@@ -15,6 +15,7 @@ from celery_ha.delays import led_through
 from celery_ha.keys import base_of, shard_names
 from celery_ha.rabbitmq import make_quorum, on_rabbitmq
 from celery_ha.routing import Router
+from celery_ha.worker.chord import numbered
 from celery_ha.worker.claimed import guarded
 
 #: The setting that says which queues are sharded.
@@ -107,7 +108,7 @@ class AMQP(amqp.AMQP):
     @cached_property
     def send_task_message(self) -> Callable[..., Any]:
         """Publish a task; refused inside a task whose own message has moved on (rule 13)."""
-        send = led_through(self._create_task_sender(), lambda: self.queues)
+        send = numbered(led_through(self._create_task_sender(), lambda: self.queues))
         return guarded(getattr(self.app, "ha", None), send)
 
     def Queues(self, queues: Any, *args: Any, **kwargs: Any) -> ShardedQueues:  # noqa: N802 - Celery's name

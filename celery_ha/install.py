@@ -39,7 +39,7 @@ from celery_ha.telling.metrics import Metrics
 from celery_ha.telling.post import Post
 from celery_ha.telling.serve import serve
 from celery_ha.telling.teller import Listener, Teller
-from celery_ha.worker.chord import seen_through
+from celery_ha.worker.chord import counts_chords, seen_through
 from celery_ha.worker.claimed import guarded
 from celery_ha.worker.gauges import follow
 from celery_ha.worker.heartbeats import Heartbeats
@@ -116,7 +116,7 @@ class HA:
             made.store_result = guarded(self, made.store_result)
             for told in ("mark_as_done", "mark_as_failure", "mark_as_revoked"):
                 setattr(made, told, freeing(self, getattr(made, told)))
-            if hasattr(type(made), "_chord_part_return_script"):  # of a Redis backend, since Celery 5.7
+            if counts_chords(made):
                 made.on_chord_part_return = seen_through(self, made)
             return made
 

@@ -34,6 +34,8 @@ class Node:
     opened: float = 0.0
     #: Seconds after which a renewal counter that stands still means death.
     ttl: float = 10.0
+    #: How many shards it knows of each sharded queue it consumes, when its lease is opened.
+    shards: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,9 @@ SERVER, SENTINEL, OUTAGE = (
 )
 STUCK, DRILL = "integration/test_stuck.py", "integration/test_drill.py"
 LOCKS, NAMES, ROLLOUT = "integration/test_locks.py", "integration/test_names.py", "integration/test_rollout.py"
+CHORDS = "integration/test_chords.py"
 
+FENCED_PART = "test_part_that_wakes_up_fenced_neither_publishes_nor_fails_nor_cleans_what_its_other_attempt_needs"
 FROZEN_MASTER = "test_frozen_master_that_wakes_when_another_is_in_its_place_loses_nothing_that_was_replicated"
 CUT_OFF = (
     "integration/test_recovery_cut_off.py",
@@ -55,6 +57,14 @@ MATRIX: dict[str, dict[str, tuple[str, str]]] = {
         "G2": (DEATH, "test_killed_worker_under_load_loses_nothing_and_runs_nothing_twice_that_had_not_started"),
         "G3": (LOCKS, "test_interrupted_task_takes_its_own_lock_back_before_anybody_else"),
         "G6": (FEATURES, "test_chord_whose_worker_is_killed_runs_its_body_once_with_all_results"),
+    },
+    "part of a chord: child or worker killed while it is counted": {
+        "G1": (CHORDS, "test_body_runs_once_whoever_dies_at_whatever_step_of_counting_a_part"),
+        "G6": (CHORDS, "test_body_runs_once_whoever_dies_at_whatever_step_of_counting_a_part"),
+    },
+    "part of a chord: frozen about to publish the body": {
+        "G2": (CHORDS, FENCED_PART),
+        "G6": (CHORDS, FENCED_PART),
     },
     "leader and deputy killed": {
         "G1": (DEATH, "test_leader_and_deputy_killed_together_are_recovered_by_the_third"),
@@ -177,6 +187,9 @@ MATRIX: dict[str, dict[str, tuple[str, str]]] = {
     "plain workers and producers beside ours": {
         "G1": (ROLLOUT, "test_plain_workers_and_producers_beside_ours_lose_nothing"),
         "G8": (ROLLOUT, "test_plain_workers_and_producers_beside_ours_lose_nothing"),
+    },
+    "number of shards changed, node by node": {
+        "G1": (ROLLOUT, "test_while_the_number_of_shards_is_changed_every_shard_has_one_owner"),
     },
     "celery_ha taken out": {
         "G1": (ROLLOUT, "test_uninstalling_gives_everything_that_is_held_to_plain_workers"),

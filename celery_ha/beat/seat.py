@@ -140,6 +140,7 @@ class Seat:
                 self.name,
                 1,
                 (QUEUE,),
+                {},
                 config=self._config,
                 store=self.store,
                 broker=self._broker,

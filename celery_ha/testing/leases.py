@@ -113,6 +113,14 @@ def test_a_change_of_weight_is_told(member):
     assert (node.weight, node.queues) == (0, ("q",))
 
 
+def test_how_many_shards_a_node_knows_of_is_told(member):
+    a, b = member("a", queues=("q", "r"), shards=(("q", 12), ("r", 4))), member("b")
+    assert a.store.leases.update("a", weight=3)
+
+    node = b.store.court.look().nodes["a"]
+    assert (node.weight, node.shards) == (3, (("q", 12), ("r", 4)))
+
+
 def test_a_change_that_changes_nothing_is_not_told(member):
     a = member("a", weight=4)
     version = a.renew().version

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 from uuid import uuid4
 
@@ -23,6 +23,7 @@ def begin_life(
     name: str,
     weight: int,
     queues: tuple[str, ...],
+    shards: Mapping[str, int],
     *,
     config: Config,
     store: Store,
@@ -42,7 +43,7 @@ def begin_life(
 
     **Failure:** see :meth:`celery_ha.failover.keeper.Keeper.open`.
     """
-    node = Node(uuid4().hex, name, weight, queues, ttl=config.lease_ttl)
+    node = Node(uuid4().hex, name, weight, queues, ttl=config.lease_ttl, shards=tuple(sorted(shards.items())))
     keeper = Keeper(
         node,
         store.leases,

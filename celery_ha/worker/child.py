@@ -9,6 +9,8 @@ from billiard.einfo import ExceptionInfo
 from celery import current_app
 from celery.exceptions import Reject
 
+from celery_ha.worker.recount import count_again
+
 
 class NotStarted(Reject):
     """The lease was not trusted at the last moment: the body did not run."""
@@ -28,7 +30,9 @@ def run(target: Callable[..., Any], *args: Any) -> Any:
         message given back.
     """
     if _may_run(args[0], args[2]):
-        return target(*args)
+        done = target(*args)
+        count_again(current_app, args[0], args[2])
+        return done
     try:
         _refuse()
     except NotStarted:

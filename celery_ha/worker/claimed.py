@@ -49,6 +49,18 @@ def ensure_claimed(ha: Any) -> None:
         sleep(AGAIN)
 
 
+def is_held(ha: Any, claim: str) -> bool:
+    """Whether a message is still in the hands of whoever claimed it.
+
+    A task's process waits for an answer, nobody else does; without one the answer is no.
+    """
+    lease = claim.rpartition(".")[0]
+    deadline = monotonic() + (0.0 if get_current_worker_task() is None else GIVE_UP)
+    while (held := _ask(ha, lease, claim)) is None and monotonic() < deadline:
+        sleep(AGAIN)
+    return bool(held)
+
+
 def _ask(ha: Any, lease: str, claim: str) -> bool | None:
     """Whether the claim is still ours; None: no answer."""
     try:

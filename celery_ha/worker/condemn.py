@@ -43,7 +43,7 @@ def condemn_unopened(node: WorkerNode, app: Any, claim: Claim) -> None:
     _give_up(
         node,
         claim.id,
-        Context({**found, **embedded(claim.payload)}),
+        Context({**found, **embedded(claim.payload), "properties": {"delivery_tag": claim.id}}),
         app.backend if task is None else task.backend,
         attempts(found),
         store=not ignored or getattr(task, "store_errors_even_if_ignored", False),

@@ -228,6 +228,11 @@ class Custody:
         if parked is Parked.GONE:
             life.refused()
 
+    def ended(self, claim: str) -> None:
+        """An attempt came to its end; from any thread."""
+        if (life := self._life()) is not None:
+            life.ledger.end(claim, Ending.ACK)
+
     def bury(self, claim: str, reason: str) -> None:
         """To the dead letters; from any thread."""
         if (life := self._life()) is not None:

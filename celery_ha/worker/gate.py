@@ -24,6 +24,7 @@ from celery_ha.locks.busy import Busy
 from celery_ha.locks.unique import HEADER
 from celery_ha.worker.child import NotStarted
 from celery_ha.worker.condemn import condemn
+from celery_ha.worker.recount import count_late
 
 if TYPE_CHECKING:
     from celery_ha.worker.node import WorkerNode
@@ -184,6 +185,7 @@ class Gate:
             self.ended_untold(request)
         elif isinstance(exc, (WorkerLostError, Terminated, SystemExit)):
             self.child_gone(request)
+            return not isinstance(exc, Terminated) and count_late(self._node, request, leave=self.leave)
         elif isinstance(exc, TypeError) and (reason := misfit(request)):
             # Celery tells FAILURE; the first ending counts, so its ack does not drop the message.
             why = f"wrong arguments: {reason}"

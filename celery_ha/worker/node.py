@@ -32,7 +32,7 @@ from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.life import Life
 from celery_ha.worker.page import TrustPage
 from celery_ha.worker.reception import Reception
-from celery_ha.worker.shards import owned_shards, standby_shards
+from celery_ha.worker.shards import owned_shards, standby_shards, widened
 from celery_ha.worker.signs import Signs
 from celery_ha.worker.stock import SOON, Stock
 
@@ -136,6 +136,7 @@ class WorkerNode:
             self.name,
             self._weight,
             self.queues,
+            self._shards,
             config=self.config,
             store=self.store,
             broker=self._control,
@@ -351,7 +352,10 @@ class WorkerNode:
 
     def shards(self) -> frozenset[str]:
         """The shards this node consumes now."""
-        return owned_shards(self.name, self._shards, self._known_members())
+        known = self._known_members()
+        # Kept when the node that knows of more of them is gone: what waits there has an owner still (rule 16).
+        self._shards = widened(self._shards, known)
+        return owned_shards(self.name, self._shards, known)
 
     def standbys(self) -> dict[str, str]:
         """The shards to subscribe to behind their owner, each with the owner; none where that is of no use."""

@@ -16,12 +16,14 @@ def owned_shards(me: str, queues: Mapping[str, int], nodes: Iterable[Node]) -> f
     twice, a dead incarnation not yet fenced and its successor, the younger one counts.
 
     Args:
-        queues: shards by sharded queue, of the queues that ``me`` consumes.
+        queues: shards by sharded queue, of the queues that ``me`` consumes; where another node knows of more, so
+            many (rule 16).
         nodes: the registered nodes; one of weight 0 drains and owns nothing.
     """
-    newest = youngest(nodes)
+    known = tuple(nodes)
+    newest = youngest(known)
     mine: set[str] = set()
-    for queue, count in queues.items():
+    for queue, count in widened(queues, known).items():
         owners = assign(shard_names(queue, count), members(queue, newest))
         mine.update(shard for shard, owner in owners.items() if owner == me)
     return frozenset(mine)
@@ -29,12 +31,21 @@ def owned_shards(me: str, queues: Mapping[str, int], nodes: Iterable[Node]) -> f
 
 def standby_shards(me: str, queues: Mapping[str, int], nodes: Iterable[Node]) -> dict[str, str]:
     """The shards that the node named ``me`` would own if their owner were gone, each with that owner."""
-    known = youngest(nodes)
+    nodes = tuple(nodes)
+    queues, known = widened(queues, nodes), youngest(nodes)
     mine, found = owned_shards(me, queues, known), {}
     for other in {node.name for node in known} - {me}:
         inherited = owned_shards(me, queues, [node for node in known if node.name != other]) - mine
         found.update(dict.fromkeys(inherited & owned_shards(other, queues, known), other))
     return found
+
+
+def widened(queues: Mapping[str, int], nodes: Iterable[Node]) -> dict[str, int]:
+    """Shards by queue, as many as any of these nodes knows of."""
+    widest = dict(queues)
+    for node in nodes:
+        widest.update({queue: max(count, widest[queue]) for queue, count in node.shards if queue in widest})
+    return widest
 
 
 def youngest(nodes: Iterable[Node]) -> tuple[Node, ...]:

@@ -139,14 +139,12 @@ def expected(done: Published) -> list[str]:
 def doubled(by_key: Mapping[str, Sequence[Run]], done: Published, harms: Sequence[Harm]) -> list[str]:
     """Keys that ran more often than they were published, and cut off.
 
-    An attempt that runs again publishes the next one again, and so does a chord's last part with its body.
+    An attempt that runs again publishes the next one again; a chord's last part does not, the broker knows its body.
     """
     fed = {key: 1 for order in done.orders for key in (*order.parts, order.last)}
     for order in done.orders:
         for at in range(ATTEMPTS) if order.kind == "retried" else ():
             fed[f"{order.key}/{at}"] = len(by_key.get(f"{order.key}/{at - 1}", ())) if at else 1
-        if order.parts:
-            fed[order.last] = 1 + sum(len(by_key.get(part, ())) - 1 for part in order.parts)
     poison = {order.key for order in done.of("poison")}
     found = []
     for key, runs in by_key.items():

@@ -68,24 +68,6 @@ def test_chord_whose_worker_is_killed_runs_its_body_once_with_all_results(pair: 
     assert pair.ledger.reruns([batch + "body"]) == set()
 
 
-def test_body_that_a_part_had_claimed_when_its_worker_died_is_published_by_its_next_attempt(pair: Scene):
-    probe, batch = pair.probe, pair.batch()
-    keys = pair.names(batch, 2)
-    # Given a chord with its header in the middle of running
-    result = chord(probe.order.s(key, 1.5) for key in keys)(probe.total.s(batch + "body"))
-    pair.wait_started(keys)
-    # And a worker that dies when it has told Celery that it publishes the body
-    backend = probe.app.backend
-    backend.client.set(backend.get_key_for_group(result.parent.id, ".c"), "a dead worker's", ex=6)
-    for worker in pair.live:
-        pair.kill(worker)
-    pair.top_up(2)
-    # Then the body is published all the same, once
-    assert result.get(timeout=HANG) == sorted(keys)
-    pair.settled([*keys, batch + "body"])
-    assert pair.ledger.reruns([batch + "body"]) == set()
-
-
 def test_chain_whose_worker_is_killed_in_the_middle_goes_on(pair: Scene):
     probe, (first, middle, last) = pair.probe, pair.names(pair.batch(), 3)
     # Given a chain across shards, of which one step runs

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from types import ModuleType
 
+import pytest
 from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 
 from celery_ha.cli import ha
+from celery_ha.keys import shard_names
 from tests.support.fleet import eventually
 from tests.support.scene import Scene, load_probe
 
@@ -50,6 +53,33 @@ def test_plain_workers_and_producers_beside_ours_lose_nothing(make_scene: Callab
     scene.wait_idle()
     assert scene.ledger.doubled([*keys, *held], scene.harms) == {}
     producer.app.close()
+
+
+@pytest.mark.parametrize(("first", "then"), [(3, 12), (12, 3)])
+def test_while_the_number_of_shards_is_changed_every_shard_has_one_owner(
+    make_scene: Callable[..., Scene], first: int, then: int
+):
+    scene = make_scene()
+    shards = set(shard_names("orders", 12))
+    # Given a worker with one number of shards, and one beside it with another
+    (old,) = scene.start(1, PROBE_SHARDS=str(first))
+    (new,) = scene.start(1, PROBE_SHARDS=str(then))
+    # Then each of all shards is consumed, and by one of them
+    eventually(lambda: consumed(scene) == Counter(shards), why="one owner for each shard")
+    keys = [key for shard in sorted(shards) for key in scene.keys_on({shard}, 2)]
+    scene.publish("order", keys, 0.0)
+    scene.settled(keys)
+    # And when the one that brought the most goes again, the other one keeps them
+    widest = old if first > then else new
+    scene.kill(widest)
+    eventually(lambda: consumed(scene) == Counter(shards), why="one owner for each shard")
+
+
+def consumed(scene: Scene) -> Counter[str]:
+    """The shards that live workers consume, by how many do."""
+    found = scene.probe.app.control.inspect(timeout=1.0, limit=len(scene.live)).active_queues() or {}
+    names = (queue["name"] for queues in found.values() for queue in queues)
+    return Counter(name for name in names if name.startswith("orders."))
 
 
 def test_uninstalling_gives_everything_that_is_held_to_plain_workers(make_scene: Callable[..., Scene]):

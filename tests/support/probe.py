@@ -44,6 +44,10 @@ if os.environ.get("PROBE_DIES_AFTER"):
     from tests.support.mortal import die_after
 
     die_after(os.environ["PROBE_DIES_AFTER"])
+if os.environ.get("PROBE_STRIKES"):
+    from tests.support.fatal_chords import strike_at_steps
+
+    strike_at_steps(Path(os.environ["PROBE_STRIKES"]))
 
 
 def note(event: str, key: object, attempt: object, *extra: object) -> None:

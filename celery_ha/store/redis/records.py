@@ -32,6 +32,7 @@ def dump_node(node: Node) -> str:
             "queues": list(node.queues),
             "opened": node.opened,
             "ttl": node.ttl,
+            "shards": [list(pair) for pair in node.shards],
         },
         separators=(",", ":"),
     )
@@ -129,6 +130,7 @@ def _node(lease: str, fields: Mapping[str, Any]) -> Node:
             queues=tuple(str(queue) for queue in fields["queues"]),
             opened=float(fields["opened"]),
             ttl=float(fields["ttl"]),
+            shards=tuple((str(queue), int(count)) for queue, count in fields.get("shards", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _unusable(fields) from error

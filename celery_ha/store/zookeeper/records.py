@@ -205,6 +205,7 @@ def _node(fields: Mapping[str, Any]) -> Node:
             connections=tuple(str(connection) for connection in fields["connections"]),
             opened=float(fields["opened"]),
             ttl=float(fields["ttl"]),
+            shards=tuple((str(queue), int(count)) for queue, count in fields.get("shards", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _unusable(fields) from error
