@@ -195,6 +195,8 @@ class Grant:
     holder: Holder | None = None
     #: Same claim asked again: the token it already had.
     again: bool = False
+    #: Seconds for which the task's message was parked in the lock's line before; None: it was not.
+    in_line: float | None = None
 
 
 @dataclass(frozen=True)

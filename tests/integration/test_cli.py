@@ -320,8 +320,9 @@ def test_celery_knows_the_command(duo: Scene, arguments: tuple[str, ...], code: 
 
 def test_every_command_has_a_form():
     def names(group: click.Group, *path: str) -> set[str]:
-        found = set()
-        for name, command in group.commands.items():
+        context, found = click.Context(group), set()
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
             found |= names(command, *path, name) if isinstance(command, click.Group) else {" ".join([*path, name])}
         return found
 

@@ -37,6 +37,7 @@ def served() -> dict[str, set[str]]:
     metrics = Metrics(registry)
     follow(metrics, SimpleNamespace(announcer=SimpleNamespace(leads=True, owned=3), trusted_until=None))
     metrics.measure("lock_wait", 0.1, {"task": "t", "outcome": "granted"})
+    metrics.measure("lock_line", 0.1, {"task": "t"})
     metrics.measure("lock_hold", 0.1, {"task": "t"})
     found: dict[str, set[str]] = {}
     for family in registry.collect():
