@@ -220,7 +220,8 @@ class Link:
                 self._live = self._client.start_async()
             client, live = self._client, self._live
         if not live.wait(max(deadline - monotonic(), 0.0)):
-            raise StoreUnavailable("cannot connect to the store in time")
+            hosts = ",".join(f"{host}:{port}" for host, port in client.hosts)
+            raise StoreUnavailable(f"cannot connect to the store in time: ZooKeeper at {hosts}")
         return client
 
     def _note(self, _state: str) -> None:
