@@ -356,3 +356,27 @@ def test_help_and_completion_name_every_command(duo: Scene):
     assert all(name in said for name in ("status", "ring", "locks", "dead", "failovers", "beat", "drain", "check"))
     offered = ShellComplete(ha, {}, "ha", "_HA_COMPLETE").get_completions(["dead"], "")
     assert {"list", "show", "retry", "drop"} <= {item.value for item in offered}
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("ha d", {"dead", "drain", "drill"}),
+        ("ha locks ", {"list", "release"}),
+        ("ha ring --", {"--key", "--without", "--json", "--help"}),
+    ],
+)
+def test_the_shell_completes_as_for_celery_s_own_commands(typed: str, offered: set[str]):
+    # As the function that Celery's script defines asks, on each press of the key
+    words = f"celery -A {PROBE} {typed}"
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1), "_CELERY_COMPLETE": "bash_complete"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv[0] = 'celery'; from celery.__main__ import main; main()"],
+        cwd=ROOT,
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == offered
