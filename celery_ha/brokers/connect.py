@@ -10,6 +10,7 @@ from time import sleep
 from typing import Any, TypeVar
 
 import redis as redis_py
+from amqp.exceptions import IrrecoverableChannelError, IrrecoverableConnectionError
 from kombu.exceptions import OperationalError
 from kombu.transport import pyamqp, redis
 from redis.backoff import NoBackoff
@@ -131,10 +132,10 @@ class BrokerAccess:
 
     @contextmanager
     def _usable(self) -> Iterator[None]:
-        """What kombu says of a URL that it cannot use is of no class of its own."""
+        """What kombu says of a URL that it cannot use is of no class of its own; RabbitMQ refuses a login for good."""
         try:
             yield
-        except (ValueError, TypeError) as exc:
+        except (ValueError, TypeError, IrrecoverableChannelError, IrrecoverableConnectionError) as exc:
             raise ConfigError(f"the broker {self.url} cannot be used: {exc}") from exc
 
 

@@ -17,7 +17,12 @@ class Survey(ABC):
 
     @abstractmethod
     def facts(self) -> Mapping[str, str]:
-        """What the server says of itself, by the names of Redis' ``INFO``, and its ``save`` setting."""
+        """What the server says of itself; what it keeps to itself is left out.
+
+        Redis: by the names of its ``INFO``, and its ``save`` setting. ZooKeeper: ``zookeeper_version``,
+        ``zookeeper_mode`` (``standalone``, ``leader``, ``follower``, ``observer``), and ``session_timeout`` as it was
+        granted and ``session_asked``, both in seconds.
+        """
 
     @abstractmethod
     def failovers(self, limit: int) -> tuple[Failover, ...]:

@@ -116,3 +116,10 @@ def test_history_says_who_it_was_and_how_long_it_took(store):
     assert found.recovered == Recovered(NODE.lease, 3, 1, 2, {"q": 3})
     assert 0 <= found.done - found.fenced.at < 60
     assert store.survey.now() > 1e9
+
+
+def test_a_server_says_what_it_is_and_how_long_it_waits_for_the_silent(store, zookeeper_server: ZooKeeper):
+    facts = store.survey.facts()
+    assert facts["zookeeper_mode"] == "standalone"
+    assert int(facts["zookeeper_version"].partition(".")[0]) >= 3
+    assert float(facts["session_timeout"]) == float(facts["session_asked"]) == 2.5

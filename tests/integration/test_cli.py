@@ -297,7 +297,13 @@ def test_zookeeper_tells_as_redis_does(duo: Scene, zookeeper_server: ZooKeeper):
     assert ask_ha(app, "locks") == {"total": 0, "locks": [], "lines": {}}
     assert ask_ha(app, "failovers") == []
     assert ask_ha(app, "status")["in_line"] == 0
-    assert run(app, "check").exit_code == 0
+    found = ask_ha(app, "check")
+    assert [line["text"].partition(" ")[0] for line in found if line["about"] == "store"] == [
+        "ZooKeeper",
+        "one",
+        "sessions",
+        "clocks",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,12 @@ class ZooKeeperSurvey(Survey):
         link: the session.
         paths: where our znodes are.
         clock: the server's time.
+        asked: seconds after which sessions are to time out; the servers have the last word.
     """
 
-    def __init__(self, link: Link, paths: Paths, clock: Clock) -> None:
+    def __init__(self, link: Link, paths: Paths, clock: Clock, asked: float) -> None:
         self._link = link
+        self._asked = asked
         self._paths = paths
         self._clock = clock
         self._desk = Desk(link, paths, clock)
@@ -40,7 +42,7 @@ class ZooKeeperSurvey(Survey):
         return self._clock.read()[0]
 
     def facts(self) -> Mapping[str, str]:
-        return {}  # what a server would say, it says by words that are mostly forbidden to it
+        return {**self._link.describe(), "session_asked": f"{self._asked:g}"}
 
     def failovers(self, limit: int) -> tuple[Failover, ...]:
         folder = self._paths.at("history")
