@@ -73,8 +73,8 @@ def of_rabbitmq(about: str, facts: Mapping[str, str], heartbeat: float, ttl: flo
         yield Finding("warning", "settings", text)
     elif 2 * heartbeat > ttl:
         text = (
-            f"broker_heartbeat is {heartbeat:g}: RabbitMQ gives a frozen worker up after two to three of them, its lease "
-            f"ends after {ttl:g} s; leave it unset, or set ha_rabbitmq_management"
+            f"broker_heartbeat is {heartbeat:g}: RabbitMQ gives a frozen worker up after two to three of them, its "
+            f"lease ends after {ttl:g} s; leave it unset, or set ha_rabbitmq_management"
         )
         yield Finding("warning", "settings", text)
 
@@ -104,8 +104,8 @@ def of_zookeeper(about: str, facts: Mapping[str, str]) -> Iterator[Finding]:
     granted, asked = float(facts["session_timeout"]), float(facts["session_asked"])
     if granted > asked + 0.1:
         text = (
-            f"sessions time out after {granted:g} s, not the {asked:g} s that were asked for: a killed worker is noticed "
-            "that much later; lower tickTime or minSessionTimeout"
+            f"sessions time out after {granted:g} s, not the {asked:g} s that were asked for: a killed worker is "
+            "noticed that much later; lower tickTime or minSessionTimeout"
         )
         yield Finding("warning", about, text)
     else:
@@ -120,7 +120,8 @@ def of_queues(others: Sequence[str]) -> Finding:
     """
     if not others:
         return Finding("ok", "queues", "declared as here, or not yet")
-    text = f"declared otherwise on the broker: {_some(others)}; no worker can consume them: rename them, or keep their arguments"
+    what = f"declared otherwise on the broker: {_some(others)}"
+    text = f"{what}; no worker can consume them: rename them, or keep their arguments"
     return Finding("error", "queues", text)
 
 

@@ -146,7 +146,7 @@ def spent(*command: str, environment: dict[str, str]) -> float:
 
 
 def test_a_look_costs_less_than_a_tenth_of_a_second_beyond_what_has_to_start(solo):
-    scene, worker, _ = solo
+    scene, _, _ = solo
     celery, environment = (sys.executable, "-m", "celery"), {**os.environ, **scene.fleet.environment}
     pairs = {
         "the program": ((sys.executable, "-m", "celery_ha.probe"), (sys.executable, "-c", "pass")),
