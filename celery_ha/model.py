@@ -298,6 +298,19 @@ class HeldLock:
 
 
 @dataclass(frozen=True)
+class Release:
+    """A lock that somebody took from its holders."""
+
+    name: str
+    #: Who did it, as far as their machine knew.
+    by: str
+    #: How many slots.
+    freed: int
+    #: When, by the store's clock.
+    at: float
+
+
+@dataclass(frozen=True)
 class Waiter:
     """Somebody in line for a lock."""
 

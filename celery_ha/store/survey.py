@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 
-from celery_ha.model import Failover, HeldLock, Waiter
+from celery_ha.model import Failover, HeldLock, Release, Waiter
 
 
 class Survey(ABC):
@@ -61,3 +61,7 @@ class Survey(ABC):
             How many slots were freed. Their holders run on until they look: what the lock guards must refuse
             their tokens.
         """
+
+    @abstractmethod
+    def releases(self, limit: int) -> tuple[Release, ...]:
+        """The last locks that somebody took from their holders, the newest first."""

@@ -123,3 +123,16 @@ def test_a_server_says_what_it_is_and_how_long_it_waits_for_the_silent(store, zo
     assert facts["zookeeper_mode"] == "standalone"
     assert int(facts["zookeeper_version"].partition(".")[0]) >= 3
     assert float(facts["session_timeout"]) == float(facts["session_asked"]) == 2.5
+
+
+def test_who_took_locks_is_told_the_newest_first(store):
+    assert store.survey.releases(9) == ()
+    for at, name in enumerate(("first", "second"), 1):
+        store.survey.release(name, {0: acquire(store, name, at)}, f"{name}@host")
+    newest, oldest = store.survey.releases(9)
+    assert [(each.name, each.by, each.freed) for each in (newest, oldest)] == [
+        ("second", "second@host", 1),
+        ("first", "first@host", 1),
+    ]
+    assert newest.at >= oldest.at > 1e9
+    assert store.survey.releases(1) == (newest,)

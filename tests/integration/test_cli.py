@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from click.testing import Result
 
 from celery_ha import HA
 from celery_ha.cli import ha
+from celery_ha.cli.locks import whoami
 from celery_ha.inspect.schema import SCHEMAS
 from tests.support.command import ask_ha, run_ha
 from tests.support.fleet import ROOT, eventually
@@ -234,8 +234,9 @@ def test_locks_and_their_release(duo: Scene):
     duo.wait_ended([parked])
     # Who had it is not stopped: it learns of it when it looks, so the test stops it
     duo.probe.app.control.revoke(slot["task"], terminate=True)
-    notes = [json.loads(note) for note in duo.redis.lrange("_ha:releases", 0, -1)]
-    assert [note["lock"] for note in notes] == [name]
+    (note,) = ask(duo, "locks", "releases")
+    assert (note["name"], note["freed"], note["by"]) == (name, 1, whoami())
+    assert name in run(duo, "locks", "releases").stdout
     eventually(lambda: not ask(duo, "locks")["locks"], why="all free")
     assert "no held lock" in refused(duo, "locks", "release", name)
 
@@ -368,7 +369,7 @@ def test_help_and_completion_name_every_command(duo: Scene):
     ("typed", "offered"),
     [
         ("ha d", {"dead", "drain", "drill"}),
-        ("ha locks ", {"list", "release"}),
+        ("ha locks ", {"list", "release", "releases"}),
         ("ha ring --", {"--key", "--without", "--json", "--help"}),
     ],
 )
