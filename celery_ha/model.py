@@ -197,6 +197,8 @@ class Grant:
     holder: Holder | None = None
     #: Same claim asked again: the token it already had.
     again: bool = False
+    #: Seconds for which the task's message was parked in the lock's line before; None: it was not.
+    in_line: float | None = None
 
 
 @dataclass(frozen=True)
@@ -295,6 +297,19 @@ class HeldLock:
     left: float | None
     #: When it was granted, by the store's clock; None: the store does not know.
     since: float | None = None
+
+
+@dataclass(frozen=True)
+class Release:
+    """A lock that somebody took from its holders."""
+
+    name: str
+    #: Who did it, as far as their machine knew.
+    by: str
+    #: How many slots.
+    freed: int
+    #: When, by the store's clock.
+    at: float
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from time import sleep
 from typing import Any, TypeVar
 
 import redis as redis_py
+from amqp.exceptions import IrrecoverableChannelError, IrrecoverableConnectionError
 from kombu.exceptions import OperationalError
 from kombu.transport import pyamqp, redis
-from kombu.utils.url import maybe_sanitize_url
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -28,6 +28,8 @@ Made = TypeVar("Made")
 #: Seconds between two tries to make something while the broker comes and goes.
 AGAIN = 1.0
 
+_OURS = ("redis://", "rediss://", "redis+socket://", "sentinel://", "amqp://", "amqps://")
+_LOGIN = re.compile(r"//[^/]*@")
 #: What to write instead of what cannot be used; each is another way to lose what is in flight.
 _USABLE = "write a redis://, rediss://, redis+socket://, sentinel://, amqp:// or amqps:// URL"
 
@@ -43,6 +45,8 @@ class BrokerAccess:
         self._app = app
         self._connection = app.connection_for_read()
         self.url = self._connection.as_uri()
+        if not self._connection.userid and not self._connection.password:
+            self.url = self.url.replace("://:**@", "://", 1)  # kombu masks a password that is not there
         #: The same with its password.
         self.full_url = str(self._connection.as_uri(include_password=True))
 
@@ -51,16 +55,18 @@ class BrokerAccess:
 
         Raises:
             kombu.exceptions.OperationalError: not there in time, or waiting is switched off.
+            ConfigError: the URL or an option of the transport cannot be used.
         """
 
         def complain(exc: Exception, seconds: float) -> None:
             logger.error("Cannot connect to %s: %s. Trying again in %s s", self.url, exc, seconds)
 
-        if not self.patient:
-            self._connection.connect()
-            return
-        most = self._app.conf.broker_connection_max_retries
-        self._connection.ensure_connection(complain, most, interval_start=1, interval_step=1, interval_max=10)
+        with self._usable():
+            if not self.patient:
+                self._connection.connect()
+                return
+            most = self._app.conf.broker_connection_max_retries
+            self._connection.ensure_connection(complain, most, interval_start=1, interval_step=1, interval_max=10)
 
     @property
     def patient(self) -> bool:
@@ -98,12 +104,15 @@ class BrokerAccess:
 
         Raises:
             StoreUnavailable: the broker does not answer.
+            ConfigError: as :meth:`wait`.
         """
         self._limit(timeout)
         try:
-            self._connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+            with self._usable():
+                self._connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
         except OperationalError as exc:
-            raise StoreUnavailable(f"the broker {self.url} could not be reached: {exc}") from exc
+            why = str(exc).partition(" : <redis.")[0]  # redis-py shows a client and all its settings
+            raise StoreUnavailable(f"the broker {self.url} could not be reached: {why}") from exc
 
     def close(self) -> None:
         """Drop the connection that the others were modelled on; they stay."""
@@ -120,6 +129,14 @@ class BrokerAccess:
     def _limit(self, timeout: float) -> None:
         """Have the connection wait no longer, for whatever."""
         raise NotImplementedError
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """What kombu says of a URL that it cannot use is of no class of its own; RabbitMQ refuses a login for good."""
+        try:
+            yield
+        except (ValueError, TypeError, IrrecoverableChannelError, IrrecoverableConnectionError) as exc:
+            raise ConfigError(f"the broker {self.url} cannot be used: {exc}") from exc
 
 
 class AmqpAccess(BrokerAccess):
@@ -155,7 +172,10 @@ class RedisAccess(BrokerAccess):
 
     def _limit(self, timeout: float) -> None:
         limits = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-        self._connection.transport_options.update(limits)
+        options = self._connection.transport_options
+        # Of a sentinel that does not answer redis-py asks four times, with seconds between.
+        asking = {**limits, "retry": Retry(NoBackoff(), 0), **options.get("sentinel_kwargs", {})}
+        options.update(limits, sentinel_kwargs=asking)
 
     def client(self, *, timeout: float | None, retries: int = 0) -> redis_py.Redis:
         """A client with a pool of its own.
@@ -194,15 +214,19 @@ def access_to(app: Any) -> RedisAccess | AmqpAccess:
     Raises:
         ConfigError: it is of a kind celery_ha does not support.
     """
+    # Not as_uri(), which needs the transport; nor kombu's own masking, which needs a port that is a number.
+    url, why = _LOGIN.sub("//", str(app.conf.broker_url)), _USABLE
     transport: Any = object
-    with suppress(Exception):  # what it would need is not installed, which each says in its own way: none of ours
+    try:
         transport = app.connection_for_read().get_transport_cls()
+    except Exception as exc:  # noqa: BLE001 - what another transport would need is not installed; each says so in its way
+        if url.startswith(_OURS):
+            why = str(exc)
     if issubclass(transport, redis.Transport):
         return RedisAccess(app)
     if issubclass(transport, pyamqp.Transport):
         return AmqpAccess(app)
-    # Not as_uri(), which needs the transport.
-    raise ConfigError(f"celery_ha cannot use the broker {maybe_sanitize_url(str(app.conf.broker_url))}: {_USABLE}")
+    raise ConfigError(f"celery_ha cannot use the broker {url}: {why}")
 
 
 def redis_access(app: Any) -> RedisAccess:

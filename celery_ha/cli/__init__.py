@@ -1,29 +1,48 @@
-"""``celery -A proj ha ...``: the fleet on the command line; an entry point of ``celery.commands``."""
+"""``celery -A proj ha ...``: the fleet on the command line; an entry point of ``celery.commands``.
+
+Celery imports this module whenever it starts, whatever it is asked and for whatever app: a command's own imports
+wait until it is named.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import click
 
-from celery_ha.cli.beat import beat
-from celery_ha.cli.check import check
-from celery_ha.cli.dead import dead
-from celery_ha.cli.drain import drain
-from celery_ha.cli.drill import drill
-from celery_ha.cli.failovers import failovers
-from celery_ha.cli.locks import locks
-from celery_ha.cli.probe import probe
-from celery_ha.cli.ring import ring
-from celery_ha.cli.status import status
-from celery_ha.cli.top import top
-from celery_ha.cli.uninstall import uninstall
+#: In the order of the help; each is a module of its name.
+COMMANDS = (
+    "status",
+    "top",
+    "ring",
+    "locks",
+    "dead",
+    "failovers",
+    "beat",
+    "drain",
+    "drill",
+    "check",
+    "probe",
+    "uninstall",
+)
 
 
-@click.group()
+class Commands(click.Group):
+    """Imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=Commands)
 def ha(**_preload: object) -> None:
     """See and steer what makes this app highly available."""
 
-
-for command in (status, top, ring, locks, dead, failovers, beat, drain, drill, check, probe, uninstall):
-    ha.add_command(command)
 
 __all__ = ["ha"]

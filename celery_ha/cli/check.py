@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 
 import click
@@ -11,7 +12,7 @@ import click
 from celery_ha.cli.command import answering
 from celery_ha.cli.show import Answer, Table
 from celery_ha.inspect.desk import Desk
-from celery_ha.inspect.findings import Finding, of_clock, of_fleet, of_server, of_settings, of_shards
+from celery_ha.inspect.findings import Finding, of_clock, of_fleet, of_server, of_settings, of_shards, of_zookeeper
 from celery_ha.keys import shard_names
 
 
@@ -30,21 +31,21 @@ def check(desk: Desk) -> Answer:
 
 
 def _of_servers(desk: Desk) -> list[Finding]:
-    before = time.time()
-    now = desk.census.now()
-    skew = None if now is None else now - (before + time.time()) / 2
     known = desk.app.amqp.queues
     names = [each for name in desk.queues for each in (name, *shard_names(name, desk.shards.get(name, 0)))]
     findings = [*desk.side.findings(known[name] for name in names)]
-    if skew is not None:
-        findings.append(of_clock("broker", skew))
-    if desk.config.store is not None:
-        facts = desk.survey.facts() if desk.tells else {}
-        if facts:
-            findings += of_server("store", facts)
-        else:
-            findings.append(Finding("ok", "store", f"{desk.app.ha.store_url} answers, and tells nothing of itself"))
+    findings += _of_clock("broker", desk.census.now)
+    if desk.config.store is not None and desk.tells:
+        facts = desk.survey.facts()
+        findings += (of_zookeeper if "session_timeout" in facts else of_server)("store", facts)
+        findings += _of_clock("store", desk.survey.now)
     return findings
+
+
+def _of_clock(about: str, ask: Callable[[], float | None]) -> list[Finding]:
+    before = time.time()
+    now = ask()
+    return [] if now is None else [of_clock(about, now - (before + time.time()) / 2)]
 
 
 def _of_fleet(desk: Desk) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import update_wrapper
@@ -12,6 +13,9 @@ import click
 from celery_ha.cli.show import Answer, show
 from celery_ha.inspect.desk import UNANSWERED, Desk
 
+#: Client libraries that log what they raise.
+LOUD = ("kazoo", "amqp")
+
 
 def answering(function: Callable[..., Answer]) -> Callable[..., None]:
     """Make the body of a command of a function that takes a desk and the command's own options.
@@ -21,6 +25,7 @@ def answering(function: Callable[..., Answer]) -> Callable[..., None]:
 
     def run(*, as_json: bool, **options: Any) -> None:
         ctx = click.get_current_context()
+        hush()
         try:
             with closing(Desk(ctx.obj.app)) as desk:
                 answer = function(desk, **options)
@@ -32,6 +37,12 @@ def answering(function: Callable[..., Answer]) -> Callable[..., None]:
 
     # The function's own options and its help.
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(update_wrapper(run, function))
+
+
+def hush() -> None:
+    """What a client library logs beside the error it raises is for whoever set logging up, and for nobody else."""
+    for library in LOUD:
+        logging.getLogger(library).addHandler(logging.NullHandler())
 
 
 class ListFirst(click.Group):

@@ -7,6 +7,7 @@ import secrets
 
 import click
 
+from celery_ha.cli.command import hush
 from celery_ha.drill.drill import LeftBehind, new_place, perform
 from celery_ha.drill.place import where_is
 from celery_ha.inspect.desk import UNANSWERED
@@ -73,6 +74,7 @@ def drill(
     could not begin.
     """
     app, view = ctx.obj.app, make_view()
+    hush()
     try:
         where = getattr(ctx.obj, "where", None) or where_is(app)
         ttl = app.ha.config.lease_ttl if getattr(app, "ha", None) else PATIENCE

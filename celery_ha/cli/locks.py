@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
+from dataclasses import asdict
 
 import click
 
@@ -15,7 +16,7 @@ from celery_ha.inspect.desk import Desk
 
 @click.group(cls=ListFirst)
 def locks(**_preload: object) -> None:
-    """List held locks; release one by force."""
+    """List held locks; release one by force, and see who did."""
 
 
 @locks.command("list")
@@ -67,6 +68,16 @@ def release(desk: Desk, name: str, *, yes: bool) -> Answer:
     by = whoami()
     freed = desk.survey.release(name, {slot: lock.token for slot, lock in held.items()}, by)
     return Answer({"name": name, "released": freed, "by": by}, [f"{freed} released"])
+
+
+@locks.command()
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many, the newest first.")
+@answering
+def releases(desk: Desk, limit: int) -> Answer:
+    """List who took which lock from its holders; the store keeps the last 200, for a week."""
+    found = [asdict(each) for each in desk.survey.releases(limit)]
+    rows = [(moment(each["at"]), each["name"], each["freed"], each["by"]) for each in found]
+    return Answer(found, [Table(("at", "lock", "slots", "by"), rows, "no lock was taken from its holders")])
 
 
 def whoami() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from celery_ha.errors import HAError
 from celery_ha.probe.look import WELL, look
 
 
@@ -23,6 +24,10 @@ def probe(*, live: bool, ready: bool, node: str | None, as_json: bool) -> None:
     ha = getattr(ctx.obj.app, "ha", None)
     if ha is None:
         raise click.ClickException("this app has no HA: write HA(app)")
-    code, answer = look(node, ha.config.probe_dir, live=live, as_json=as_json)
+    try:
+        folder = ha.config.probe_dir
+    except HAError as exc:
+        raise click.ClickException(str(exc)) from exc
+    code, answer = look(node, folder, live=live, as_json=as_json)
     click.echo(answer, err=code != WELL and not answer.startswith("{"))
     ctx.exit(code)

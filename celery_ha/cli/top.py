@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from celery_ha.cli.command import hush
 from celery_ha.cli.frame import Snapshot, line, news, screen
 from celery_ha.cli.show import Table, can_draw, cell, rich_table
 from celery_ha.inspect import values
@@ -35,6 +36,7 @@ def top(ctx: click.Context, interval: float, count: int | None, *, as_json: bool
     In a terminal a picture that changes, elsewhere a line for each snapshot and one for each thing that happened.
     """
     app, before, said = ctx.obj.app, None, ""
+    hush()
     with suppress(KeyboardInterrupt), _shower(as_json=as_json, color=not ctx.obj.no_color) as shown:
         for _ in _turns(interval, count):
             after, said = _take(app)

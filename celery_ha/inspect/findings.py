@@ -16,6 +16,8 @@ Level = Literal["ok", "warning", "error"]
 
 #: The oldest server whose commands we use.
 OLDEST = (6, 2)
+#: Older servers have had no fixes for years; 3.8 is tested, 3.9 is written for.
+OLDEST_ZOOKEEPER = (3, 5)
 #: Seconds by which two clocks may differ before an ETA, an expiry or a log is read wrongly.
 SKEW = 1.0
 #: The leader and its deputies.
@@ -48,13 +50,14 @@ def of_server(about: str, facts: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("error", about, "is a Redis Cluster, which cannot be used: take a single server or Sentinel")
 
 
-def of_rabbitmq(about: str, facts: Mapping[str, str], heartbeat: float) -> Iterator[Finding]:
-    """Whether a RabbitMQ keeps what it is given.
+def of_rabbitmq(about: str, facts: Mapping[str, str], heartbeat: float, ttl: float = float("inf")) -> Iterator[Finding]:
+    """Whether a RabbitMQ keeps what it is given, and gives up in time who is frozen.
 
     Args:
         about: its part.
         facts: what it says of itself when one connects.
         heartbeat: seconds between two of them, as workers ask for; 0: none.
+        ttl: seconds in which a frozen worker is to be given up; infinite: somebody else closes its connection.
     """
     name, text = facts.get("product", "a server"), facts.get("version", "")
     found = re.match(r"(\d+)\.(\d+)", text)
@@ -68,6 +71,45 @@ def of_rabbitmq(about: str, facts: Mapping[str, str], heartbeat: float) -> Itera
     if not heartbeat:
         text = "broker_heartbeat is off: a frozen worker keeps its messages; leave it unset"
         yield Finding("warning", "settings", text)
+    elif 2 * heartbeat > ttl:
+        text = (
+            f"broker_heartbeat is {heartbeat:g}: RabbitMQ gives a frozen worker up after two to three of them, its "
+            f"lease ends after {ttl:g} s; leave it unset, or set ha_rabbitmq_management"
+        )
+        yield Finding("warning", "settings", text)
+
+
+def of_zookeeper(about: str, facts: Mapping[str, str]) -> Iterator[Finding]:
+    """Whether a ZooKeeper keeps what it is given, and notices in time who is gone.
+
+    Args:
+        about: its part.
+        facts: see :meth:`celery_ha.store.survey.Survey.facts`.
+    """
+    version, mode = facts.get("zookeeper_version", ""), facts.get("zookeeper_mode", "")
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is None:
+        text = "does not tell its version: it must be ZooKeeper {}.{} or later (srvr is not in 4lw.commands.whitelist)"
+        yield Finding("warning", about, text.format(*OLDEST_ZOOKEEPER))
+    elif (int(found[1]), int(found[2])) < OLDEST_ZOOKEEPER:
+        wanted = ".".join(map(str, OLDEST_ZOOKEEPER))
+        yield Finding("error", about, f"is ZooKeeper {version}: upgrade to {wanted} or later")
+    else:
+        yield Finding("ok", about, f"ZooKeeper {version}")
+    if mode == "standalone":
+        text = "one server alone: while it is away nothing starts and nobody is missed; three are an ensemble"
+        yield Finding("warning", about, text)
+    elif mode:
+        yield Finding("ok", about, f"an ensemble; this server is its {mode}")
+    granted, asked = float(facts["session_timeout"]), float(facts["session_asked"])
+    if granted > asked + 0.1:
+        text = (
+            f"sessions time out after {granted:g} s, not the {asked:g} s that were asked for: a killed worker is "
+            "noticed that much later; lower tickTime or minSessionTimeout"
+        )
+        yield Finding("warning", about, text)
+    else:
+        yield Finding("ok", about, f"sessions time out after {granted:g} s")
 
 
 def of_queues(others: Sequence[str]) -> Finding:
@@ -78,9 +120,34 @@ def of_queues(others: Sequence[str]) -> Finding:
     """
     if not others:
         return Finding("ok", "queues", "declared as here, or not yet")
-    some = ", ".join(others[:SHOWN]) + (f" and {len(others) - SHOWN} more" if len(others) > SHOWN else "")
-    text = f"declared otherwise on the broker: {some}; no worker can consume them: rename them, or keep their arguments"
+    what = f"declared otherwise on the broker: {_some(others)}"
+    text = f"{what}; no worker can consume them: rename them, or keep their arguments"
     return Finding("error", "queues", text)
+
+
+def of_durability(queues: Sequence[Any], delivery_mode: object) -> Iterator[Finding]:
+    """Whether RabbitMQ keeps messages over a restart, and has them on more than one node.
+
+    Args:
+        queues: of kombu's, as the app declares them.
+        delivery_mode: ``task_default_delivery_mode``.
+    """
+    if delivery_mode in (1, "transient"):
+        text = "task_default_delivery_mode is transient: a restart loses what waits; leave it unset"
+        yield Finding("error", "settings", text)
+    brief = sorted(queue.name for queue in queues if not queue.durable or queue.auto_delete)
+    classic = sorted(
+        queue.name
+        for queue in queues
+        if queue.name not in brief and (queue.queue_arguments or {}).get("x-queue-type") != "quorum"
+    )
+    if brief:
+        yield Finding(
+            "error", "queues", f"gone with a restart or with their last worker: {_some(brief)}; make them durable"
+        )
+    if classic:
+        text = f"classic, on one node of RabbitMQ and gone while it is: {_some(classic)}; quorum queues are on several"
+        yield Finding("warning", "queues", text)
 
 
 def of_clock(about: str, skew: float) -> Finding:
@@ -101,11 +168,11 @@ def of_clock(about: str, skew: float) -> Finding:
 
 def of_settings(conf: Mapping[str, Any]) -> Iterator[Finding]:
     """Whether Celery's own settings leave HA what it needs; contradictions of ours never get here."""
-    wrong = [name for name, needed in CELERY_DEFAULTS.items() if name in _NEEDED and conf[name] != needed]
-    for name in wrong:
-        yield Finding(
-            "warning", "settings", f"{name} is {conf[name]!r}: {_NEEDED[name]}; write {CELERY_DEFAULTS[name]!r}"
-        )
+    wrong = {name: needed for name, needed in CELERY_DEFAULTS.items() if name in _NEEDED}
+    wrong.update(worker_enable_remote_control=True, broker_connection_retry=True)
+    wrong = {name: needed for name, needed in wrong.items() if name in conf and conf[name] != needed}
+    for name, needed in wrong.items():
+        yield Finding("warning", "settings", f"{name} is {conf[name]!r}: {_NEEDED[name]}; write {needed!r}")
     if not wrong:
         yield Finding("ok", "settings", "fit together")
 
@@ -158,7 +225,16 @@ def of_shards(queues: Mapping[str, int], widest: Mapping[str, int], look: Look) 
 _NEEDED = {
     "task_acks_late": "what runs when a worker dies is lost",
     "task_reject_on_worker_lost": "what a killed pool child ran is lost",
+    "worker_cancel_long_running_tasks_on_connection_loss": "a cut of the connection ends what runs, which runs again",
+    "beat_scheduler": "two beats know nothing of each other and fire everything twice (ha_beat_scheduler names where "
+    "entries come from)",
+    "worker_enable_remote_control": "`ha drain`, revocations and time limits reach no worker",
+    "broker_connection_retry": "a worker ends when its broker is away for a moment",
 }
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _version(about: str, text: str) -> Finding:

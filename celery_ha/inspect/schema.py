@@ -143,6 +143,7 @@ SCHEMAS: dict[str, Schema] = {
     "ring --without": record(without=TEXT, moves=many(MOVE)),
     "locks list": record(total=COUNT, locks=many(LOCK), lines=table(record(waiting=COUNT, first=many(WAITER)))),
     "locks release": record(name=TEXT, released=COUNT, by=TEXT),
+    "locks releases": many(record(name=TEXT, by=TEXT, freed=COUNT, at=SECONDS)),
     "dead list": record(total=COUNT, letters=many(record(**LETTER))),
     "dead show": record(**LETTER, **{name: {} for name in WRITTEN}),
     "dead retry": record(retried=COUNT),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from math import inf
 from typing import Any
 
 from celery_ha.attempts.choose import attempts_in
@@ -15,7 +16,7 @@ from celery_ha.brokers.connect import AmqpAccess, RedisAccess
 from celery_ha.brokers.dead import DeadLetters
 from celery_ha.brokers.merge import merge
 from celery_ha.failover.recovery import reclaim
-from celery_ha.inspect.findings import Finding, of_queues, of_rabbitmq, of_server
+from celery_ha.inspect.findings import Finding, of_durability, of_queues, of_rabbitmq, of_server
 from celery_ha.parking.redis import pour
 from celery_ha.store.base import Store
 from celery_ha.store.redis import RedisStore
@@ -109,9 +110,11 @@ class RabbitSide(Side):
         self.dead = AmqpDeadLetters(self._peek, self._queue)
 
     def findings(self, queues: Iterable[Any]) -> Iterator[Finding]:
-        conf = self._app.conf
-        yield from of_rabbitmq("broker", self.census.facts(), conf.broker_heartbeat or 0)
-        yield of_queues(sorted(queue.name for queue in queues if not self._peek.fits(queue)))
+        conf, config, known = self._app.conf, self._app.ha.config, list(queues)
+        ttl = inf if config.rabbitmq_management else config.lease_ttl
+        yield from of_rabbitmq("broker", self.census.facts(), conf.broker_heartbeat or 0, ttl)
+        yield of_queues(sorted(queue.name for queue in known if not self._peek.fits(queue)))
+        yield from of_durability(known, conf.task_default_delivery_mode)
 
     def give_back(self) -> int:
         return 0  # RabbitMQ did, when their connections closed

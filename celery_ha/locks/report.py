@@ -9,7 +9,7 @@ from typing import Protocol
 
 from celery_ha.model import Grant, Holder
 from celery_ha.telling import news
-from celery_ha.telling.spans import span
+from celery_ha.telling.spans import past, span
 from celery_ha.telling.teller import Teller
 
 
@@ -47,6 +47,9 @@ class Report:
                 if grant.token is not None:
                     attributes["token"] = grant.token
                     self._since, self._told = monotonic(), False
+                if grant.in_line is not None:  # by the message, which held no slot: in another process, maybe
+                    past("celery_ha.lock.line", grant.in_line, lock=name)
+                    self._teller.measure("lock_line", grant.in_line, task=self._task)
                 return grant
 
             yield answer

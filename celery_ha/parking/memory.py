@@ -38,6 +38,7 @@ class MemoryParking(Parking):
                 inherit,
                 wake=lambda: broker.queue(claim.source).appendleft(claim.payload),
                 payload=claim.payload,
+                since=server.now(),
             )
             stand_in_line(server, name, limit, waiter)
             end_claims(server, (holder.claim,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 
-from celery_ha.model import Failover, HeldLock, Waiter
+from celery_ha.model import Failover, HeldLock, Release, Waiter
 
 
 class Survey(ABC):
@@ -17,7 +17,12 @@ class Survey(ABC):
 
     @abstractmethod
     def facts(self) -> Mapping[str, str]:
-        """What the server says of itself, by the names of Redis' ``INFO``, and its ``save`` setting."""
+        """What the server says of itself; what it keeps to itself is left out.
+
+        Redis: by the names of its ``INFO``, and its ``save`` setting. ZooKeeper: ``zookeeper_version``,
+        ``zookeeper_mode`` (``standalone``, ``leader``, ``follower``, ``observer``), and ``session_timeout`` as it was
+        granted and ``session_asked``, both in seconds.
+        """
 
     @abstractmethod
     def failovers(self, limit: int) -> tuple[Failover, ...]:
@@ -56,3 +61,7 @@ class Survey(ABC):
             How many slots were freed. Their holders run on until they look: what the lock guards must refuse
             their tokens.
         """
+
+    @abstractmethod
+    def releases(self, limit: int) -> tuple[Release, ...]:
+        """The last locks that somebody took from their holders, the newest first."""

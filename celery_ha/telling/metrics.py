@@ -17,6 +17,8 @@ from celery_ha.telling.news import KINDS, News
 RECOVERY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 #: Upper ends, seconds, of waiting for a lock and of holding one.
 LOCKS = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
+#: The same of standing in line without a slot, which nothing limits.
+LINES = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200, 43_200)
 #: Upper ends, seconds, of how late a renewal may be; the TTL is 10 unless it was set.
 LAG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -70,6 +72,9 @@ class Metrics:
         self._stuck = counter("stuck_reconnects", "Connections that a stuck worker gave up", "what", "consumer", "loop")
         self._drained = counter("drained", "Workers that said goodbye", "clean", "yes", "no")
         self._wait = histogram("lock_wait_seconds", "Requests for a lock, by outcome", LOCKS, "task", "outcome")
+        self._line = histogram(
+            "lock_line_seconds", "From a busy lock to its grant, of messages parked in its line", LINES, "task"
+        )
         self._hold = histogram("lock_hold_seconds", "From the grant of a lock to its release", LOCKS, "task")
         self._lag = histogram("lease_renewal_lag_seconds", "How late renewals succeeded", LAG)
         self._count: dict[str, Callable[[Mapping[str, Any]], None]] = {
@@ -105,9 +110,11 @@ class Metrics:
             self.put(News.of(kind, **{name: event[name] for name in (*news.ALWAYS, *kind.fields)}))
 
     def measure(self, what: str, seconds: float, labels: dict[str, str]) -> None:
-        """Take a measurement: ``lock_wait``, ``lock_hold`` or ``renewal_lag``."""
+        """Take a measurement: ``lock_wait``, ``lock_line``, ``lock_hold`` or ``renewal_lag``."""
         if what == "lock_wait":
             self._wait.labels(labels["task"], labels["outcome"]).observe(seconds)
+        elif what == "lock_line":
+            self._line.labels(labels["task"]).observe(seconds)
         elif what == "lock_hold":
             self._hold.labels(labels["task"]).observe(seconds)
         elif what == "renewal_lag":

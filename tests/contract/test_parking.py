@@ -11,7 +11,7 @@ import redis
 from celery_ha.brokers.layout import Layout
 from celery_ha.brokers.memory import MemoryBroker, MemoryBrokerServer
 from celery_ha.brokers.redis import RedisBroker
-from celery_ha.model import Ending, Holder, Node, Parked, Settlement
+from celery_ha.model import Ending, Holder, Node, Parked, Settlement, Verdict
 from celery_ha.parking.memory import MemoryParking
 from celery_ha.parking.redis import RedisParking
 from celery_ha.store.memory import MemoryServer, MemoryStore
@@ -46,6 +46,10 @@ class Yard:
 
     def park(self, holder: Holder, name: str = "x", *, limit: int = 1, inherit: float = INHERIT) -> Parked:
         return self.parking.park(name, holder, limit=limit, inherit=inherit)
+
+    def fence(self, lease: str) -> None:
+        term, look = self.store.court.elect("L"), self.store.court.look()
+        self.store.court.fence(term, "L", Verdict(lease, "dead", look.counters[lease], look.nodes[lease].connections))
 
     def next(self, queue: str = "q") -> Holder | None:
         """Claim what is first in the queue."""
@@ -102,6 +106,65 @@ def test_release_puts_the_next_message_at_the_front_with_the_lock_in_trust(yard:
     assert second.task == "second"
     assert yard.acquire(yard.claim("third")) is None, "nobody overtakes"
     assert yard.acquire(second) > token
+
+
+def test_the_grant_says_how_long_the_message_stood_in_line(yard: Yard) -> None:
+    # Given a task that waits in line
+    first, token = yard.hold("first")
+    yard.park(yard.claim("second"))
+    yard.pass_time(0.2)
+    # When it has its turn, and asks before and after its worker has died
+    yard.locks.release("x", first, token)
+    yard.pass_time(0.2)
+    second = yard.next()
+    granted = yard.locks.acquire("x", second, inherit=INHERIT)
+    # Then its wait is told once, up to the grant
+    assert 0.4 <= granted.in_line < 30
+    assert yard.locks.acquire("x", second, inherit=INHERIT).in_line is None
+
+
+def test_a_lock_that_was_kept_for_an_interrupted_task_was_not_waited_for(yard: Yard) -> None:
+    # Given a task that waited, had its turn, and lost its worker
+    first, token = yard.hold("first")
+    yard.park(yard.claim("second"))
+    yard.locks.release("x", first, token)
+    yard.open("M")
+    (claim,) = yard.broker.claim("M", ("q",), limit=1, slots=1).claims
+    assert yard.acquire(Holder("M", claim.id, "second")) is not None
+    yard.fence("M")
+    yard.locks.settle("M", {claim.id: "second"})
+    # Then its next attempt is granted it at once
+    again = yard.locks.acquire("x", yard.claim("second"), inherit=INHERIT)
+    assert (again.token is not None, again.in_line) == (True, None)
+
+
+def test_an_entry_of_the_first_version_is_handed_on(redis_server: Any, request: pytest.FixtureRequest) -> None:
+    client = redis.Redis.from_url(redis_server.url)
+    client.flushall()
+    store = RedisStore(redis_server.url)
+    yard = Yard(store, RedisBroker(client, Layout()), None, None)
+    request.addfinalizer(client.close)
+    request.addfinalizer(store.close)
+    first, token = yard.hold("first")
+    # Given what a worker of the first version parked: its entry does not say since when
+    fields = ("task", "q", "_ha:bell:q", "second", str(int(INHERIT * 1e6)), "second")
+    client.rpush("_ha:line:x", "".join(f"{len(field)}:{field}" for field in fields))
+    client.hset("_ha:lines", "x", 1)
+    # When its turn comes
+    yard.locks.release("x", first, token)
+    # Then it is granted the lock, and nobody knows how long it waited
+    second = yard.next()
+    granted = yard.locks.acquire("x", second, inherit=INHERIT)
+    assert (second.task, granted.token > token, granted.in_line) == ("second", True, None)
+
+
+def test_who_is_granted_a_lock_in_another_lease_waited_in_line_no_less(yard: Yard) -> None:
+    first, token = yard.hold("first")
+    yard.park(yard.claim("second"))
+    yard.locks.release("x", first, token)
+    yard.open("M")
+    (claim,) = yard.broker.claim("M", ("q",), limit=1, slots=1).claims
+    assert yard.locks.acquire("x", Holder("M", claim.id, "second"), inherit=INHERIT).in_line is not None
 
 
 def test_parked_messages_are_served_in_order(yard: Yard) -> None:
@@ -220,11 +283,7 @@ def test_a_dead_holder_hands_on_to_the_parked(yard: Yard) -> None:
     dying = yard.claim("dying", lease="M")
     assert yard.acquire(dying) is not None
     yard.park(yard.claim("second"))
-    term = yard.store.court.elect("L")
-    look = yard.store.court.look()
-    from celery_ha.model import Verdict
-
-    yard.store.court.fence(term, "L", Verdict("M", "dead", look.counters["M"], look.nodes["M"].connections))
+    yard.fence("M")
 
     yard.locks.settle("M", {dying.claim: "dying"})
     assert yard.next() is None, "the interrupted task has its lock in trust"

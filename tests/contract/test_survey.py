@@ -103,6 +103,18 @@ def test_notes_are_bounded(store: RedisStore, admin: redis.Redis):
     assert admin.llen(f"{PREFIX}releases") == 200
 
 
+def test_who_took_locks_is_told_the_newest_first(store: RedisStore):
+    for at, name in enumerate(("first", "second"), 1):
+        store.survey.release(name, {0: acquire(store, name, at)}, f"{name}@host")
+    newest, oldest = store.survey.releases(9)
+    assert [(each.name, each.by, each.freed) for each in (newest, oldest)] == [
+        ("second", "second@host", 1),
+        ("first", "first@host", 1),
+    ]
+    assert newest.at >= oldest.at > 1e9
+    assert store.survey.releases(1) == (newest,)
+
+
 def test_history_says_how_long_it_took(store: RedisStore, admin: redis.Redis):
     # Given a recovery that is finished, and one that an older version wrote
     store.leases.close(NODE.lease, clean=False)

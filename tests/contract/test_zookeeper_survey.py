@@ -116,3 +116,23 @@ def test_history_says_who_it_was_and_how_long_it_took(store):
     assert found.recovered == Recovered(NODE.lease, 3, 1, 2, {"q": 3})
     assert 0 <= found.done - found.fenced.at < 60
     assert store.survey.now() > 1e9
+
+
+def test_a_server_says_what_it_is_and_how_long_it_waits_for_the_silent(store, zookeeper_server: ZooKeeper):
+    facts = store.survey.facts()
+    assert facts["zookeeper_mode"] == "standalone"
+    assert int(facts["zookeeper_version"].partition(".")[0]) >= 3
+    assert float(facts["session_timeout"]) == float(facts["session_asked"]) == 2.5
+
+
+def test_who_took_locks_is_told_the_newest_first(store):
+    assert store.survey.releases(9) == ()
+    for at, name in enumerate(("first", "second"), 1):
+        store.survey.release(name, {0: acquire(store, name, at)}, f"{name}@host")
+    newest, oldest = store.survey.releases(9)
+    assert [(each.name, each.by, each.freed) for each in (newest, oldest)] == [
+        ("second", "second@host", 1),
+        ("first", "first@host", 1),
+    ]
+    assert newest.at >= oldest.at > 1e9
+    assert store.survey.releases(1) == (newest,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from click.testing import Result
 
 from celery_ha import HA
 from celery_ha.cli import ha
+from celery_ha.cli.locks import whoami
 from celery_ha.inspect.schema import SCHEMAS
 from tests.support.command import ask_ha, run_ha
 from tests.support.fleet import ROOT, eventually
@@ -234,8 +234,9 @@ def test_locks_and_their_release(duo: Scene):
     duo.wait_ended([parked])
     # Who had it is not stopped: it learns of it when it looks, so the test stops it
     duo.probe.app.control.revoke(slot["task"], terminate=True)
-    notes = [json.loads(note) for note in duo.redis.lrange("_ha:releases", 0, -1)]
-    assert [note["lock"] for note in notes] == [name]
+    (note,) = ask(duo, "locks", "releases")
+    assert (note["name"], note["freed"], note["by"]) == (name, 1, whoami())
+    assert name in run(duo, "locks", "releases").stdout
     eventually(lambda: not ask(duo, "locks")["locks"], why="all free")
     assert "no held lock" in refused(duo, "locks", "release", name)
 
@@ -297,7 +298,13 @@ def test_zookeeper_tells_as_redis_does(duo: Scene, zookeeper_server: ZooKeeper):
     assert ask_ha(app, "locks") == {"total": 0, "locks": [], "lines": {}}
     assert ask_ha(app, "failovers") == []
     assert ask_ha(app, "status")["in_line"] == 0
-    assert run(app, "check").exit_code == 0
+    found = ask_ha(app, "check")
+    assert [line["text"].partition(" ")[0] for line in found if line["about"] == "store"] == [
+        "ZooKeeper",
+        "one",
+        "sessions",
+        "clocks",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -320,8 +327,9 @@ def test_celery_knows_the_command(duo: Scene, arguments: tuple[str, ...], code: 
 
 def test_every_command_has_a_form():
     def names(group: click.Group, *path: str) -> set[str]:
-        found = set()
-        for name, command in group.commands.items():
+        context, found = click.Context(group), set()
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
             found |= names(command, *path, name) if isinstance(command, click.Group) else {" ".join([*path, name])}
         return found
 
@@ -355,3 +363,27 @@ def test_help_and_completion_name_every_command(duo: Scene):
     assert all(name in said for name in ("status", "ring", "locks", "dead", "failovers", "beat", "drain", "check"))
     offered = ShellComplete(ha, {}, "ha", "_HA_COMPLETE").get_completions(["dead"], "")
     assert {"list", "show", "retry", "drop"} <= {item.value for item in offered}
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("ha d", {"dead", "drain", "drill"}),
+        ("ha locks ", {"list", "release", "releases"}),
+        ("ha ring --", {"--key", "--without", "--json", "--help"}),
+    ],
+)
+def test_the_shell_completes_as_for_celery_s_own_commands(typed: str, offered: set[str]):
+    # As the function that Celery's script defines asks, on each press of the key
+    words = f"celery -A {PROBE} {typed}"
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1), "_CELERY_COMPLETE": "bash_complete"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv[0] = 'celery'; from celery.__main__ import main; main()"],
+        cwd=ROOT,
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == offered

@@ -204,6 +204,18 @@ def test_broker_that_is_down():
     assert "could not be reached" in refused(app, "status")
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [(("guest:guest@", "guest:wrong@"), "ACCESS_REFUSED"), (("/", "/nowhere-"), "NOT_ALLOWED")],
+)
+def test_a_login_or_a_virtual_host_that_is_refused(rabbit: Rabbit, change: tuple[str, str], says: str):
+    head, _, tail = rabbit.url().partition("://")
+    app = Celery("stranger", broker=f"{head}://{tail.replace(*change)}", set_as_current=False)
+    app.conf.update(ha_store="redis://127.0.0.1:1/0")
+    HA(app)
+    assert says in refused(app, "status")
+
+
 def test_rabbitmq_without_a_store_says_what_to_set(rabbit: Rabbit):
     app = Celery("storeless", broker=rabbit.url(), set_as_current=False)
     HA(app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.support.command import ask_ha
-from tests.support.fleet import Worker, eventually
-from tests.support.scene import Scene
+from tests.support.fleet import ROOT, Worker, eventually
+from tests.support.scene import PROBE, Scene
 
 
 class Probe:
@@ -134,6 +135,48 @@ def test_of_several_workers_one_has_to_be_named(solo):
     answer: dict[str, Any] = json.loads(probe.run("-n", worker.name.partition("@")[0], "--json").stdout)
     assert answer["node"] == worker.name
     assert (answer["ok"], answer["live"], answer["ready"], answer["findings"]) == (True, True, True, [])
+
+
+def spent(*command: str, environment: dict[str, str]) -> float:
+    """Seconds of processor time that a command took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, timeout=60, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_a_look_costs_less_than_a_tenth_of_a_second_beyond_what_has_to_start(solo):
+    scene, _, _ = solo
+    celery, environment = (sys.executable, "-m", "celery"), {**os.environ, **scene.fleet.environment}
+    pairs = {
+        "the program": ((sys.executable, "-m", "celery_ha.probe"), (sys.executable, "-c", "pass")),
+        # Celery loads the app before it lets any command run.
+        "the command": ((*celery, "-A", PROBE, "ha", "probe"), (*celery, "-A", PROBE, "call", "--help")),
+    }
+    for name, pair in pairs.items():
+        # In turns, so that whatever slows this machine down slows both; the least is what they need.
+        times = [[spent(*command, environment=environment) for command in pair] for _ in range(4)]
+        asked, idle = (min(column) for column in zip(*times, strict=True))
+        assert asked - idle < 0.1, name
+
+
+def test_celery_s_start_imports_no_command_of_ours():
+    # Given what Celery imports whenever it starts, and what the probe needs besides
+    code = "import sys, click; before = set(sys.modules); {}; print(*sorted(set(sys.modules) - before))"
+
+    def imported(statement: str) -> set[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(statement)], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        return set(done.stdout.split())
+
+    assert imported("import celery_ha.cli") == {"celery_ha", "celery_ha.cli"}
+    ours = {name for name in imported("import celery_ha.cli.probe") if name.startswith(("celery", "kombu", "redis"))}
+    assert ours - {"celery_ha", "celery_ha.cli"} == {
+        "celery_ha.cli.probe",
+        "celery_ha.errors",
+        *(f"celery_ha.probe{part}" for part in ("", ".folder", ".look", ".sign")),
+    }
 
 
 def test_the_command_line_says_the_same(solo, monkeypatch):

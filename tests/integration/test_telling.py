@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -148,6 +149,27 @@ def test_locks_of_pool_children_are_measured_by_their_main_process(scene: Scene)
     granted = f'celery_ha_lock_wait_seconds_count{{outcome="granted",task="{task}"}}'
     assert total(scene, granted) == 4
     assert total(scene, f'celery_ha_lock_hold_seconds_sum{{task="{task}"}}') >= 4 * 0.05
+
+
+def test_what_waits_in_line_without_a_slot_is_measured_from_its_parking_to_its_grant(scene: Scene):
+    scene.top_up(2)
+    # Given a task that holds a lock, and one that is parked behind it
+    batch, task = scene.batch(), f"{PROBE}.contend"
+    before = {part: total(scene, f'celery_ha_lock_line_seconds_{part}{{task="{task}"}}') for part in ("count", "sum")}
+    (first,) = scene.publish("contend", [batch + "first"], batch, 1.5)
+    scene.wait_started([first])
+    (second,) = scene.publish("contend", [batch + "second"], batch, 0)
+    began = eventually(lambda: scene.redis.llen(f"_ha:line:contended:{batch}") and time.time(), why="parked")
+    # When it has its turn
+    scene.settled([first, second])
+
+    def measured(part: str) -> float:
+        return total(scene, f'celery_ha_lock_line_seconds_{part}{{task="{task}"}}') - before[part]
+
+    # Then that is one wait, however many asked and whoever was granted it
+    eventually(lambda: measured("count") == 1, why="measured")
+    ahead, behind = (next(run for run in scene.ledger.runs() if run.key == key) for key in (first, second))
+    assert ahead.end - began <= measured("sum") <= behind.start - ahead.start
 
 
 def hold_count(task: str) -> str:

@@ -21,7 +21,7 @@ def run_ha(app: Celery, *arguments: str, typed: str | None = None) -> Result:
 def ask_ha(app: Celery, *arguments: str) -> Any:
     """The JSON of a command that ends well, in the documented form."""
     result = run_ha(app, *arguments, "--json")
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
     value = json.loads(result.stdout)
     check_form(form_of(arguments), value)
     return value

@@ -38,6 +38,19 @@ BOTH = ("-Q", "orders,celery", "-c", "2", "--without-gossip", "--without-mingle"
 DYING = 0.25
 
 
+@contextmanager
+def _as_module(name: str, module: ModuleType) -> Iterator[None]:
+    """Under this name for the length of a block; what the block imports stays, unlike with ``mock.patch.dict``."""
+    before = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+
+
 def load_probe(environment: dict[str, str]) -> ModuleType:
     """The probe app as its workers see it, made anew with this environment, to publish with."""
     spec = importlib.util.find_spec(PROBE)
@@ -46,7 +59,7 @@ def load_probe(environment: dict[str, str]) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     with (
         mock.patch.dict(os.environ, environment),
-        mock.patch.dict(sys.modules, {PROBE: module}),
+        _as_module(PROBE, module),
         # Celery offers an app's tasks to every later app of the process: not to the next probe.
         mock.patch.object(_state, "_on_app_finalizers", set(_state._on_app_finalizers)),
         warnings.catch_warnings(),

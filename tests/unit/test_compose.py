@@ -16,6 +16,9 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from celery import Celery
+from celery.bin.base import CLIContext
+from celery.bin.worker import worker
 
 from celery_ha.config import names
 
@@ -195,6 +198,34 @@ def test_the_shop_takes_its_servers_from_the_environment(profile):
         check=False,
     )
     assert done.stdout.split() == [environment["SHOP_BROKER"], str(environment.get("SHOP_STORE"))], done.stderr
+
+
+@pytest.mark.parametrize("name", [name for name, each in SERVICES.items() if "build" in each])
+def test_what_runs_in_our_image_is_there_and_takes_these_options(name):
+    program, option, module, command, *options = SERVICES[name]["command"]
+    assert (program, option) == ("celery", "-A")
+    assert (ROOT / "examples" / "shop" / f"{module}.py").exists()
+    if command == "worker":
+        # As Celery reads them; $$ is a dollar, %h a host.
+        worker.make_context(
+            "worker", options, obj=CLIContext(Celery(set_as_current=False), no_color=True, workdir=None)
+        )
+    else:
+        assert command == "flower"
+    checked = SERVICES[name]["healthcheck"]["test"][1]
+    assert checked == "python" or f"\n{checked} = " in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_what_pages_run_in_a_container_is_in_the_image():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    said = " \n".join(page.read_text(encoding="utf-8") for page in pages)
+    run = re.findall(r"(?:docker compose exec \S+|kubectl exec \S+ --) (\S+) (\S+) (\S+) ?(\S*)", said)
+    assert {words[0] for words in run} == {"python", "celery"}
+    for program, *words in run:
+        if program == "python":
+            assert (ROOT / "examples" / "shop" / words[0]).exists()
+        else:
+            assert words == ["-A", "shop", "ha"]
 
 
 def test_pages_name_services_that_are_there():

@@ -37,6 +37,7 @@ def served() -> dict[str, set[str]]:
     metrics = Metrics(registry)
     follow(metrics, SimpleNamespace(announcer=SimpleNamespace(leads=True, owned=3), trusted_until=None))
     metrics.measure("lock_wait", 0.1, {"task": "t", "outcome": "granted"})
+    metrics.measure("lock_line", 0.1, {"task": "t"})
     metrics.measure("lock_hold", 0.1, {"task": "t"})
     found: dict[str, set[str]] = {}
     for family in registry.collect():
@@ -109,6 +110,12 @@ def test_the_manifests_fit_together():
     template = deployment["spec"]["template"]
     (container,) = template["spec"]["containers"]
     assert template["metadata"]["annotations"]["prometheus.io/port"] == str(container["ports"][0]["containerPort"])
+    shop = (EXAMPLES / "shop" / "shop.py").read_text(encoding="utf-8")
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    assert [name for name in environment if f'"{name}"' not in shop] == [], "the shop does not read it"
+    assert environment["SHOP_METRICS_PORT"] == str(container["ports"][0]["containerPort"])
+    image = (EXAMPLES.parent / "Dockerfile").read_text(encoding="utf-8")
+    assert f"USER {template['spec']['securityContext']['runAsUser']}\n" in image
     service, redis = documents("redis.yaml")
     assert (
         f"redis://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}/0" == container["env"][0]["value"]

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import pytest
+from celery import Celery
+from kombu import Queue
 
-from celery_ha.inspect.findings import of_clock, of_fleet, of_queues, of_rabbitmq, of_server, of_settings, of_shards
+from celery_ha import HA
+from celery_ha.inspect.findings import (
+    of_clock,
+    of_durability,
+    of_fleet,
+    of_queues,
+    of_rabbitmq,
+    of_server,
+    of_settings,
+    of_shards,
+    of_zookeeper,
+)
 from celery_ha.model import FencedLease, Leader, Look, Node
 
 GOOD = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "maxmemory": "0", "aof_enabled": "1", "save": ""}
@@ -118,3 +131,68 @@ def test_queues_that_are_declared_otherwise_are_named_up_to_a_few():
     found = of_queues([f"orders.{number}" for number in range(8)])
     assert found.level == "error"
     assert "orders.4 and 3 more" in found.text
+
+
+ENSEMBLE = {
+    "zookeeper_version": "3.9.2",
+    "zookeeper_mode": "follower",
+    "session_timeout": "2.5",
+    "session_asked": "2.5",
+}
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected", "says"),
+    [
+        ({}, ["ok", "ok", "ok"], "an ensemble; this server is its follower"),
+        ({"zookeeper_version": "3.4.14"}, ["error", "ok", "ok"], "upgrade to 3.5"),
+        ({"zookeeper_version": "10.1"}, ["ok", "ok", "ok"], "ZooKeeper 10.1"),
+        ({"zookeeper_mode": "standalone"}, ["ok", "warning", "ok"], "three are an ensemble"),
+        ({"session_timeout": "4"}, ["ok", "ok", "warning"], "after 4 s, not the 2.5 s that were asked for"),
+        ({"zookeeper_version": None, "zookeeper_mode": None}, ["warning", "ok"], "4lw.commands.whitelist"),
+    ],
+)
+def test_zookeeper(facts, expected, says):
+    given = {name: value for name, value in {**ENSEMBLE, **facts}.items() if value is not None}
+    found = list(of_zookeeper("store", given))
+    assert levels(found) == expected
+    assert any(says in finding.text for finding in found)
+
+
+def test_queues_that_do_not_outlive_a_server():
+    quorum = Queue("safe", queue_arguments={"x-queue-type": "quorum"})
+    assert list(of_durability([quorum], "persistent")) == []
+    found = list(of_durability([quorum, Queue("old"), Queue("brief", durable=False)], 2))
+    assert [(finding.level, finding.text.partition(";")[0].rpartition(": ")[2]) for finding in found] == [
+        ("error", "brief"),
+        ("warning", "old"),
+    ]
+    assert levels(of_durability([quorum], "transient")) == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("task_acks_late", False),
+        ("task_reject_on_worker_lost", False),
+        ("worker_cancel_long_running_tasks_on_connection_loss", True),
+        ("beat_scheduler", "celery.beat:PersistentScheduler"),
+        ("worker_enable_remote_control", False),
+        ("broker_connection_retry", False),
+    ],
+)
+def test_settings_that_fight_what_ha_is_for_say_what_to_write(name: str, value: object):
+    app = Celery("fights", set_as_current=False)
+    HA(app)
+    assert levels(of_settings(app.conf)) == ["ok"]
+    app.conf[name] = value
+    (found,) = of_settings(app.conf)
+    assert (found.level, found.text.partition(" is ")[0]) == ("warning", name)
+    assert "; write " in found.text
+
+
+def test_a_heartbeat_that_outlasts_the_lease():
+    facts = {"product": "RabbitMQ", "version": "4.1.0"}
+    assert levels(of_rabbitmq("broker", facts, 60, 10.0)) == ["ok", "warning"]
+    assert levels(of_rabbitmq("broker", facts, 4, 10.0)) == ["ok"]
+    assert levels(of_rabbitmq("broker", facts, 60)) == ["ok"], "the management API closes the connection"

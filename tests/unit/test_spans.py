@@ -66,6 +66,21 @@ def test_waiting_for_a_lock_is_a_span_of_the_task_that_waits(recorded):
     assert busy.attributes["celery_ha.outcome"] == "busy"
 
 
+def test_standing_in_line_as_a_message_is_a_span_that_began_before_the_task(recorded):
+    class Line:
+        def acquire(self, *_, **__):
+            from celery_ha.model import Grant
+
+            return Grant(41, in_line=12.5)
+
+    Lock(Line(), "account:7", Holder("a", "a.1", "t1"), inherit=0).acquire()
+    line, wait = recorded()
+    assert (line.name, wait.name) == ("celery_ha.lock.line", "celery_ha.lock.wait")
+    assert line.parent.span_id == wait.context.span_id
+    assert 12.5e9 <= line.end_time - line.start_time < 13.5e9
+    assert dict(line.attributes) == {"celery_ha.lock": "account:7"}
+
+
 def test_a_store_that_is_away_is_an_error_of_the_span(recorded):
     class Away:
         def acquire(self, *_, **__):
@@ -105,4 +120,5 @@ def test_without_opentelemetry_there_is_no_span_and_no_error(recorded, monkeypat
     monkeypatch.setattr(spans, "_TRACED", False)
     with spans.span("x", lock="y") as attributes:
         attributes["z"] = 1
+    spans.past("x", 1.0, lock="y")
     assert recorded() == ()

@@ -1,8 +1,9 @@
 -- Included by the scripts that free or ask for locks; after common. The line of a lock, first come, first served.
 -- An entry is a sequence of netstrings (https://cr.yp.to/proto/netstrings.txt, without the comma):
 --   "call", lease, claim, task, inherit, most, ask      a caller that waits: the token goes to list `answer:<ask>`
---   "task", list, bell, task, inherit, payload          a parked message: it goes back to the front of `list`
--- The form is frozen, as that of in-flight records is: another version must be able to hand on what waits.
+--   "task", list, bell, task, inherit, payload, since   a parked message: it goes back to the front of `list`
+-- The form is frozen, as that of in-flight records is: another version must be able to hand on what waits. Fields are
+-- only added, at the end: `since` (microseconds) is not in entries of the first version.
 
 -- Seconds for which a caller may be late in fetching its answer.
 local ANSWER_TTL = 60
@@ -54,7 +55,7 @@ local function hand_on(id)
     redis.call('LPOP', line)
     leave_line(name)
     if kind == 'task' then
-      entrust(id, c, redis.call('GET', key('token')) or '0', tonumber(d))
+      entrust(id, c, redis.call('GET', key('token')) or '0', tonumber(d), f)
       redis.call('RPUSH', a, e)
       if redis.call('ZADD', b, 0, '1') == 1 then redis.call('EXPIRE', b, 3600) end
       return true

@@ -10,8 +10,9 @@
 -- ARGV[9]  id of the ask, the same when it is repeated
 -- ARGV[10] milliseconds for which the asker stands in line unless it says that it still does, 0: it does not
 -- Returns  the token of a lock that nobody else had to do with; else
---          {token, again, lease, claim, task, in line}; token '' is busy, then lease, claim and task name a
---          holder ('' unknown) and the last says whether the asker stands in line; -1: it need not ask again
+--          {token, again, lease, claim, task, in line, waited}; token '' is busy, then lease, claim and task name a
+--          holder ('' unknown) and the next says whether the asker stands in line; -1: it need not ask again; waited
+--          is only there for a message that was parked: for so many microseconds
 
 -- include: common
 -- include: locks
@@ -77,5 +78,7 @@ if not chosen then
   return {'', 0, other.lease, other.claim, other.task, stay ~= '0' and 1 or 0}
 end
 if quiet then return busy end
+local since = due and tonumber(redis.call('HGET', key('lock:' .. due.id), 'since') or '')
 if chosen.lock then drop_lock(chosen.id, chosen.lock) end
-return {grant(chosen.id, lease, claim, task, inherit, most, ask), 0, '', '', '', 0}
+local token = grant(chosen.id, lease, claim, task, inherit, most, ask)
+return {token, 0, '', '', '', 0, since and math.max(micros() - since, 0)}

@@ -30,7 +30,7 @@ local cut = string.find(source, sep, 1, true)
 local bell = bells .. (cut and string.sub(source, 1, cut - 1) or source)
 
 redis.call('HDEL', KEYS[3], claim)
-join_line(name, limit, {'task', queues .. source, bell, task, inherit, payload})
+join_line(name, limit, {'task', queues .. source, bell, task, inherit, payload, integer(micros())})
 end_claim(claim)
 -- All or none: what was kept for it meanwhile is for others while it waits here.
 for _, id in ipairs(redis.call('SMEMBERS', key('trust:' .. task))) do

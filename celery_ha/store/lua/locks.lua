@@ -64,12 +64,12 @@ local function grant(id, lease, claim, task, inherit, most, ask)
   return token
 end
 
--- Keep a slot, ownerless, for a task (rule 8).
-local function entrust(id, task, token, inherit)
+-- Keep a slot, ownerless, for a task (rule 8). `since`: when it came to the line, in microseconds; nil: it never was in one.
+local function entrust(id, task, token, inherit, since)
   local ms = math.ceil(inherit / 1000)
   local trust = key('trust:' .. task)
   redis.call('HSET', key('lock:' .. id), 'lease', '', 'claim', '', 'task', task, 'token', token, 'inherit', integer(inherit),
-    'ask', '')
+    'ask', '', 'since', since or '')
   redis.call('PEXPIRE', key('lock:' .. id), ms)
   -- The index lives as long as the longest trust in it.
   local left = redis.call('PTTL', trust)

@@ -120,7 +120,9 @@ def _ask(server: MemoryServer, name: str, waiter: Waiter, limit: int) -> Grant:
         return Grant(None, next(lock.holder for slot in slots if (lock := _current(server, slot))))
     if _is_quiet(server):
         return Grant(None)
-    return Grant(_grant(server, due, waiter))
+    before = server.memory.locks.get(due)
+    since = None if before is None else before.since
+    return Grant(_grant(server, due, waiter), in_line=None if since is None else server.now() - since)
 
 
 def _grant(server: MemoryServer, slot: Slot, waiter: Waiter) -> int:
@@ -130,10 +132,10 @@ def _grant(server: MemoryServer, slot: Slot, waiter: Waiter) -> int:
     return token
 
 
-def _entrust(server: MemoryServer, slot: Slot, task: str, inherit: float) -> None:
+def _entrust(server: MemoryServer, slot: Slot, task: str, inherit: float, since: float | None = None) -> None:
     """Keep it, ownerless, for a task (rule 8)."""
     token = server.memory.token
-    server.memory.locks[slot] = HeldLock(Holder("", "", task), token, inherit, server.now() + inherit)
+    server.memory.locks[slot] = HeldLock(Holder("", "", task), token, inherit, server.now() + inherit, since)
 
 
 def free_lock(server: MemoryServer, slot: Slot) -> None:
@@ -153,7 +155,7 @@ def _hand_on(server: MemoryServer, slot: Slot) -> bool:
         line.waiters.popleft()
         _leave_line(server, name)
         if waiter.wake is not None:
-            _entrust(server, slot, waiter.holder.task, waiter.inherit)
+            _entrust(server, slot, waiter.holder.task, waiter.inherit, waiter.since)
             waiter.wake()
             return True
         if server.is_open(waiter.holder.lease) and not server.has_ended(waiter.holder.claim):

@@ -28,6 +28,8 @@ class HeldLock:
     inherit: float
     #: It is gone then, by the store's clock: a trust (its holder has no lease) or ``max_hold`` is over. None: never.
     until: float | None = None
+    #: In trust for a message that was parked: since when it had been, by the store's clock.
+    since: float | None = None
 
 
 @dataclass
@@ -41,6 +43,8 @@ class Waiter:
     wake: Callable[[], None] | None = None
     payload: bytes = b""
     token: int | None = None
+    #: When a message came to the line, by the store's clock.
+    since: float | None = None
 
 
 @dataclass

@@ -55,6 +55,7 @@ class RedisAsking(asking.Asking):
         self._inherit, self._most = int(inherit * _MICRO), int(most * _MICRO)
         self._id = secrets.token_hex(8)
         self._busy: Holder | None = None
+        self._in_line: float | None = None
 
     def forget(self) -> None:
         """Leave the line and give back what was granted; nothing is granted to this call any more.
@@ -80,7 +81,7 @@ class RedisAsking(asking.Asking):
             if not token:
                 return Grant(None, self._busy)
             self._replicas.confirm(link)
-        return Grant(int(token), again=bool(again))
+        return Grant(int(token), again=bool(again), in_line=self._in_line)
 
     def _ask(self, link: Link) -> tuple[bytes, int, int]:
         silence = self._silence if self._waits else 0
@@ -97,8 +98,9 @@ class RedisAsking(asking.Asking):
         )
         if isinstance(reply, bytes):
             return reply, 0, 0
-        token, again, *other, stands = reply
+        token, again, *other, stands = reply[:6]
         self._busy = _holder(*other)
+        self._in_line = reply[6] / _MICRO if reply[6:] else None
         return token, again, stands
 
     def _find(self, link: Link) -> tuple[bytes, int, int]:

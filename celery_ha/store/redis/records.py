@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from celery_ha.errors import SchemaError, StoreError
-from celery_ha.model import SCHEMA, Failover, FencedLease, Firing, Leader, Node, Recovered
+from celery_ha.model import SCHEMA, Failover, FencedLease, Firing, Leader, Node, Recovered, Release
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
@@ -85,6 +85,15 @@ def load_failover(entry: bytes) -> Failover:
         return Failover(fenced, recovered, None if done is None else float(done))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unusable(entry) from error
+
+
+def load_release(note: bytes) -> Release:
+    """Read who took a lock from its holders; raises like :func:`load_node`."""
+    fields = _load(note)
+    try:
+        return Release(str(fields["lock"]), str(fields["by"]), int(fields["freed"]), float(fields["at"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(note) from error
 
 
 def dump_recovered(result: Recovered) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from celery_ha.errors import StoreError
-from celery_ha.model import SCHEMA, Failover, HeldLock, Holder, Waiter
+from celery_ha.model import SCHEMA, Failover, HeldLock, Holder, Release, Waiter
 from celery_ha.store.redis.court import HISTORY_LIMIT, HISTORY_TTL
 from celery_ha.store.redis.link import Link
 from celery_ha.store.redis.pool import LinkPool
-from celery_ha.store.redis.records import load_failover
+from celery_ha.store.redis.records import load_failover, load_release
 from celery_ha.store.survey import Survey
 
 #: Keys looked at by one step of a scan.
@@ -83,6 +83,11 @@ class RedisSurvey(Survey):
         with self._pool.link() as link:
             freed: int = link.run_script("lock_break", name, note, HISTORY_LIMIT, HISTORY_TTL, *seen)
         return freed
+
+    def releases(self, limit: int) -> tuple[Release, ...]:
+        with self._pool.link() as link:
+            (notes,) = link.call(("LRANGE", self._prefix + "releases", 0, limit - 1))
+        return tuple(map(load_release, notes))
 
 
 def parse_info(text: str) -> dict[str, str]:

@@ -47,6 +47,7 @@ class Dial:
     sentinel: bool = False
 
 
+_TCP_SCHEMES = ("redis", "rediss")
 _SOCKET_SCHEMES = ("redis+socket", "socket")
 _DEFAULT_SENTINEL_PORT = 26379
 #: kombu takes the names of the ssl module, redis-py its own.
@@ -73,6 +74,8 @@ def dial_url(
         return _dial_sentinel(url, timeout, master_name, dict(sentinel_kwargs or {}))
     if scheme in _SOCKET_SCHEMES:
         url = _unix_url(url)
+    elif scheme in _TCP_SCHEMES:
+        _database(urlsplit(url).path)  # redis-py would take database 0 for one that it cannot read
     try:
         kwargs: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
     except ValueError as error:
@@ -92,6 +95,10 @@ def dial_client(factory: Callable[[], Redis], *, timeout: float) -> Dial:
 
 def _dial_kwargs(connection_class: type[Any], kwargs: Mapping[str, Any], timeout: float) -> Dial:
     settings = {**kwargs, **_ours(timeout)}
+    try:
+        connection_class(**settings)  # connects to nothing yet
+    except TypeError as error:
+        raise ConfigError(f"the store URL has an option that cannot be used: {error}") from error
     return Dial(lambda: connection_class(**settings))
 
 
@@ -148,7 +155,10 @@ def _dial_sentinel(url: str, timeout: float, master_name: str | None, sentinel_k
     if not master_name:
         raise ConfigError("a sentinel:// store needs master_name, the name the sentinels know the master by")
     parts = [urlsplit(part.strip()) for part in url.split(";") if part.strip()]
-    hosts = [(part.hostname or "localhost", part.port or _DEFAULT_SENTINEL_PORT) for part in parts]
+    try:
+        hosts = [(part.hostname or "localhost", part.port or _DEFAULT_SENTINEL_PORT) for part in parts]
+    except ValueError as error:
+        raise ConfigError(f"the store URL cannot be used: {error}") from error
     # kombu's own example puts the database behind the last of them.
     master: dict[str, Any] = {"db": _database(next((part.path for part in parts if part.path), ""))}
     for part in parts:

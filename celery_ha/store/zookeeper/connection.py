@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -21,6 +22,7 @@ _MILLI = 1000
 #: Seconds between two tries to connect: the first, and the longest. A server that was restarted drops the sessions
 #: that do not come back within their timeout, and with them the places in line.
 FIRST_RETRY, LONGEST_RETRY = 0.05, 0.25
+_VERSION, _MODE = re.compile(r"(?i)zookeeper version: ([\d.]+)"), re.compile(r"Mode: (\w+)")
 
 
 class Handler(ConnectionHandler):
@@ -79,6 +81,16 @@ def granted(client: KazooClient) -> float:
     """Seconds without a sign of life after which the servers drop the session; 0: not known yet."""
     seconds: float = client._connection.granted  # noqa: SLF001
     return seconds
+
+
+def description(client: KazooClient) -> dict[str, str]:
+    """Version and mode of the server a client talks to, by its word ``srvr``; empty if that is forbidden."""
+    try:
+        text = client.command(b"srvr")
+    except (KazooException, KazooTimeoutError, OSError):
+        return {}
+    found = {"zookeeper_version": _VERSION.search(text), "zookeeper_mode": _MODE.search(text)}
+    return {name: match[1] for name, match in found.items() if match}
 
 
 def disown(client: KazooClient) -> None:

@@ -27,7 +27,7 @@ from kazoo.exceptions import (
 from kazoo.handlers.threading import KazooTimeoutError
 
 from celery_ha.errors import StoreError, StoreUnavailable
-from celery_ha.store.zookeeper.connection import disown, end, granted, is_over
+from celery_ha.store.zookeeper.connection import description, disown, end, granted, is_over
 from celery_ha.store.zookeeper.ops import Create, Op
 from celery_ha.store.zookeeper.znodes import FOLDERS, MARKS, Paths
 
@@ -109,6 +109,11 @@ class Link:
         client = self._connected(deadline)
         with _translated():
             return [_answer(future, deadline) for future in [request(client) for request in requests]]
+
+    def describe(self) -> dict[str, str]:
+        """What the server says of itself and of this session; raises as :meth:`ask`."""
+        client = self._connected(monotonic() + self._timeout)
+        return {**description(client), "session_timeout": f"{granted(client):g}"}
 
     def commit(self, *ops: Op) -> list[Any]:
         """Do all of these, or none.
@@ -220,7 +225,8 @@ class Link:
                 self._live = self._client.start_async()
             client, live = self._client, self._live
         if not live.wait(max(deadline - monotonic(), 0.0)):
-            raise StoreUnavailable("cannot connect to the store in time")
+            hosts = ",".join(f"{host}:{port}" for host, port in client.hosts)
+            raise StoreUnavailable(f"cannot connect to the store in time: ZooKeeper at {hosts}")
         return client
 
     def _note(self, _state: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from celery_ha.errors import SchemaError, StoreError
-from celery_ha.model import SCHEMA, Failover, FencedLease, Firing, Holder, Leader, Node, Recovered
+from celery_ha.model import SCHEMA, Failover, FencedLease, Firing, Holder, Leader, Node, Recovered, Release
 
 _MILLI = 1000
 
@@ -128,6 +128,15 @@ def load_failover(record: bytes, created: int) -> Failover | None:
         return Failover(lease, moved, created / _MILLI)
     except (KeyError, TypeError, ValueError) as error:
         raise _unusable(record) from error
+
+
+def load_release(note: bytes) -> Release:
+    """Read who took a lock from its holders; raises like :func:`load_node`."""
+    fields = _load(note)
+    try:
+        return Release(str(fields["lock"]), str(fields["by"]), int(fields["freed"]), float(fields["at"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(note) from error
 
 
 def dump_lock(lock: Lock) -> bytes:

@@ -57,7 +57,7 @@ class ZooKeeperStore(Store):
         self.uniques = ZooKeeperUniques(self._a, paths, clock)
         self.firings = ZooKeeperFirings(self._a, paths, clock)
         self.revocations = ZooKeeperRevocations(self._a, paths, clock)
-        self.survey = ZooKeeperSurvey(self._a, paths, clock)
+        self.survey = ZooKeeperSurvey(self._a, paths, clock, seconds)
 
     def close(self) -> None:
         """End the sessions of this process."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from celery_ha import model
-from celery_ha.model import SCHEMA, Failover, HeldLock, Waiter
+from celery_ha.model import SCHEMA, Failover, HeldLock, Release, Waiter
 from celery_ha.store.survey import Survey
 from celery_ha.store.zookeeper.broom import Broom
 from celery_ha.store.zookeeper.clock import Clock
@@ -15,7 +16,7 @@ from celery_ha.store.zookeeper.court import HISTORY_LIMIT, HISTORY_TTL
 from celery_ha.store.zookeeper.desk import Desk
 from celery_ha.store.zookeeper.link import Link, children, get, sync
 from celery_ha.store.zookeeper.ops import Create
-from celery_ha.store.zookeeper.records import load_failover, load_waiter
+from celery_ha.store.zookeeper.records import load_failover, load_release, load_waiter
 from celery_ha.store.zookeeper.rules import View
 from celery_ha.store.zookeeper.znodes import Paths, lock_key
 
@@ -27,10 +28,12 @@ class ZooKeeperSurvey(Survey):
         link: the session.
         paths: where our znodes are.
         clock: the server's time.
+        asked: seconds after which sessions are to time out; the servers have the last word.
     """
 
-    def __init__(self, link: Link, paths: Paths, clock: Clock) -> None:
+    def __init__(self, link: Link, paths: Paths, clock: Clock, asked: float) -> None:
         self._link = link
+        self._asked = asked
         self._paths = paths
         self._clock = clock
         self._desk = Desk(link, paths, clock)
@@ -40,13 +43,10 @@ class ZooKeeperSurvey(Survey):
         return self._clock.read()[0]
 
     def facts(self) -> Mapping[str, str]:
-        return {}  # what a server would say, it says by words that are mostly forbidden to it
+        return {**self._link.describe(), "session_asked": f"{self._asked:g}"}
 
     def failovers(self, limit: int) -> tuple[Failover, ...]:
-        folder = self._paths.at("history")
-        names = sorted(self._names(folder), reverse=True)[:limit]
-        found = self._link.ask(*(get(f"{folder}/{name}") for name in names))
-        failovers = (load_failover(data, stat.ctime) for data, stat in filter(None, found))
+        failovers = (load_failover(data, stat.ctime) for data, stat in self._newest(self._paths.at("history"), limit))
         return tuple(failover for failover in failovers if failover is not None)
 
     def slots(self) -> frozenset[tuple[str, int]]:
@@ -76,6 +76,13 @@ class ZooKeeperSurvey(Survey):
             self._link.persist(partial(self._desk.serve, lock_key(name)))
             self._notes.sweep()
         return freed
+
+    def releases(self, limit: int) -> tuple[Release, ...]:
+        return tuple(load_release(note) for note, _ in self._newest(self._paths.at("releases"), limit))
+
+    def _newest(self, folder: str, limit: int) -> Iterator[tuple[bytes, Any]]:
+        names = sorted(self._names(folder), reverse=True)[:limit]
+        return filter(None, self._link.ask(*(get(f"{folder}/{name}") for name in names)))
 
     def _break(self, name: str, tokens: Mapping[int, int], by: str) -> int:
         view = self._desk.read(name)
