@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import redis
 from celery_ha.errors import ConfigError, SchemaError, StoreError, StoreUnavailable
 from celery_ha.model import Holder, LeaseState, Node, Verdict
 from celery_ha.store.redis import RedisStore
+from celery_ha.store.redis import link as link_module
 from celery_ha.store.redis.url import dial_url
 from tests.support.fleet import eventually
 
@@ -268,6 +270,7 @@ def test_a_script_error_is_not_taken_for_an_outage(store, admin):
 FORK = """
 import os, sys, time
 from celery_ha.store.redis import RedisStore
+from celery_ha.store.redis import link as link_module
 from celery_ha.model import Node, Holder
 
 store = RedisStore(sys.argv[1])
@@ -337,3 +340,37 @@ def test_a_caller_keeps_its_place_over_a_server_that_was_away_for_longer_than_it
     for thread in threads:
         thread.join(30)
     assert [task for task, _ in got] == ["t2", "t3"]
+
+
+def test_call_that_is_interrupted_anywhere_leaves_no_answer_to_the_next(store, admin):
+    """A time limit, or the loss of a lock, is raised in a thread wherever it happens to be."""
+    link = store._a
+    link.call(("PING",))
+    at = interrupted = 0
+    while interrupted == at:
+        at += 1
+        interrupted += _interrupt(lambda: link.call(("ECHO", "first")), at)
+        assert link.call(("ECHO", "second")) == [b"second"], at
+    assert interrupted > 5
+
+
+def _interrupt(call, at) -> bool:
+    """Raise something at the line of the link's own code that is come to as the ``at``-th; whether there is one."""
+    lines = itertools.count(1)
+
+    def trace(frame, event, arg):
+        if frame.f_code.co_filename != link_module.__file__:
+            return None
+        if event == "line" and next(lines) == at:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False

@@ -13,6 +13,16 @@ local function unpack_record(record)
   return started, string.sub(record, from, to - 1), string.sub(record, to)
 end
 
+-- Moves a claim's message to the front of a list and returns true. It stays in flight if the list cannot be written:
+-- its key may be somebody else's by now, of another type, and an error in the middle of a script undoes nothing.
+local function put_back(flight, claim, record, list, payload)
+  redis.call('HDEL', flight, claim)
+  local pushed = redis.pcall('RPUSH', list, payload)
+  if type(pushed) == 'number' then return true end
+  redis.call('HSET', flight, claim, record)
+  return false
+end
+
 -- Rings a queue's bell: one member however often it is rung, so a bell never grows.
 local function ring(bells, source, sep)
   local cut = string.find(source, sep, 1, true)

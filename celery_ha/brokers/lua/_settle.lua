@@ -5,7 +5,7 @@
 --   R<claim> <payload>  give back with this payload (two arguments)
 --   d<claim> <reason>   to the dead letters (two arguments)
 --   u<claim>            the attempt did not start after all
--- A claim that is not in flight is skipped, so a resent ending changes nothing.
+-- A claim that is not in flight is skipped, so a resent ending changes nothing. One that cannot go back stays.
 
 local function bury(dead, limit, claim, record, reason)
   local now = redis.call('TIME')
@@ -36,11 +36,10 @@ local function settle(flight, prefix, names, sep, limit, from)
         if ending == 'u' then
           redis.call('HSET', flight, claim, pack('0', source, payload))
         else
-          redis.call('HDEL', flight, claim)
           if ending == 'd' then
+            redis.call('HDEL', flight, claim)
             bury(names .. 'dead', limit, claim, record, ARGV[at + 1])
-          else
-            redis.call('RPUSH', prefix .. source, ending == 'R' and ARGV[at + 1] or payload)
+          elseif put_back(flight, claim, record, prefix .. source, ending == 'R' and ARGV[at + 1] or payload) then
             ring(names .. 'bell:', source, sep)
           end
         end

@@ -6,6 +6,7 @@
 -- ARGV[8] dead letters kept   ARGV[9] number of queues   ARGV[10...] queues, then endings (_settle)
 -- Returns nil if the lease is not open (nothing happened); else
 --   { first claim number, { queues that may hold more }, source, started, payload, source, ... }
+-- A queue that cannot be read is an error only where no other had a message.
 -- include: _record
 -- include: _settle
 
@@ -20,14 +21,16 @@ for step in string.gmatch(ARGV[7], '%d+') do steps[#steps + 1] = step end
 local function source_of(queue, step) return step == '0' and queue or queue .. sep .. step end
 
 -- Priority first, then the queues in the order given (the caller rotates them).
-local found, last = {}, nil
+local found, last, refused = {}, nil, nil
 local emptied = {}
 for at, step in ipairs(steps) do
   for index = 10, 9 + count do
     local want = limit - #found / 3
     if want == 0 then break end
     local source = source_of(ARGV[index], step)
-    local popped = redis.call('RPOP', prefix .. source, want)
+    local popped = redis.pcall('RPOP', prefix .. source, want)
+    -- Not a list, say. An error now would undo nothing: what was popped before must be recorded all the same.
+    if popped and popped.err then refused, popped = popped, nil end
     if popped then
       for _, payload in ipairs(popped) do
         -- A claim for a free slot carries the mark "started", unless it plainly waits for an ETA or
@@ -47,6 +50,8 @@ for at, step in ipairs(steps) do
     if not popped or #popped < want then emptied[index] = at end
   end
 end
+
+if refused and #found == 0 then return refused end
 
 local hot, rest = {}, false
 for index = 10, 9 + count do

@@ -11,10 +11,10 @@ for at = 4, #ARGV, 2 do
   local record = redis.call('HGET', KEYS[1], ARGV[at])
   if record then
     local started, source = unpack_record(record)
+    redis.call('LPUSH', ARGV[1] .. source, ARGV[at + 1]) -- first: if it is refused, nothing is lost
     redis.call('HDEL', KEYS[1], ARGV[at])
     redis.call('HDEL', KEYS[2], ARGV[at])
     redis.call('ZREM', KEYS[3], ARGV[at])
-    redis.call('LPUSH', ARGV[1] .. source, ARGV[at + 1])
     ring(ARGV[2] .. 'bell:', source, ARGV[3])
     moved = moved + 1
   end

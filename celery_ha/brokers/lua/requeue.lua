@@ -4,7 +4,8 @@
 -- KEYS[1] open leases (hash)
 -- ARGV[1] key prefix of queues   ARGV[2] prefix of our names   ARGV[3] separator
 -- ARGV[4...] lease, claim, payload; and again
--- Returns how many moved; a claim no longer in flight, or of a lease that is open, is skipped.
+-- Returns how many moved; a claim no longer in flight, or of a lease that is open, is skipped, and so is one whose
+-- queue cannot be written: it stays in flight, and whoever recovers comes again.
 -- include: _record
 
 local moved = 0
@@ -13,10 +14,10 @@ for at = 4, #ARGV, 3 do
   local record = redis.call('HGET', flight, ARGV[at + 1])
   if record and redis.call('HEXISTS', KEYS[1], ARGV[at]) == 0 then
     local started, source = unpack_record(record)
-    redis.call('HDEL', flight, ARGV[at + 1])
-    redis.call('RPUSH', ARGV[1] .. source, ARGV[at + 2])
-    ring(ARGV[2] .. 'bell:', source, ARGV[3])
-    moved = moved + 1
+    if put_back(flight, ARGV[at + 1], record, ARGV[1] .. source, ARGV[at + 2]) then
+      ring(ARGV[2] .. 'bell:', source, ARGV[3])
+      moved = moved + 1
+    end
   end
 end
 return moved

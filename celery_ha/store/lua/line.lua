@@ -42,6 +42,12 @@ local function leave_line(name)
   if redis.call('EXISTS', key('line:' .. name)) == 0 then redis.call('HDEL', key('lines'), name) end
 end
 
+-- Put a parked message to the front of its queue. False: the queue cannot be written, its key may be somebody else's
+-- by now; an error in the middle of a script would undo nothing.
+local function put_back(list, payload)
+  return type(redis.pcall('RPUSH', list, payload)) == 'number'
+end
+
 -- Hand a free slot to the first in line that can take it (rule 9). Returns whether anybody did.
 -- In quiet time nothing is granted (rule 12): callers stay in line, and the sweep comes back for them. A
 -- message may go: its task is refused, and asks again.
@@ -53,13 +59,17 @@ local function hand_on(id)
     local kind, a, b, c, d, e, f = unpack(unpack_entry(entry))
     if kind == 'call' and is_quiet() then return false end
     redis.call('LPOP', line)
-    leave_line(name)
     if kind == 'task' then
+      if not put_back(a, e) then
+        redis.call('LPUSH', line, entry)
+        return false
+      end
+      leave_line(name)
       entrust(id, c, redis.call('GET', key('token')) or '0', tonumber(d), f)
-      redis.call('RPUSH', a, e)
       if redis.call('ZADD', b, 0, '1') == 1 then redis.call('EXPIRE', b, 3600) end
       return true
     end
+    leave_line(name)
     -- Whoever has not said lately that it waits may be gone, and would hold the lock for as long as its lease lives.
     if is_open(a) and redis.call('EXISTS', key('here:' .. f)) == 1 and redis.call('EXISTS', key('ended:' .. b)) == 0 then
       redis.call('DEL', key('here:' .. f))
@@ -116,7 +126,10 @@ local function pour(name)
   while entry do
     local kind, list, bell, _, _, payload = unpack(unpack_entry(entry))
     if kind == 'task' then
-      redis.call('RPUSH', list, payload)
+      if not put_back(list, payload) then
+        redis.call('RPUSH', key('line:' .. name), entry)
+        return
+      end
       if redis.call('ZADD', bell, 0, '1') == 1 then redis.call('EXPIRE', bell, 3600) end
     end
     entry = redis.call('RPOP', key('line:' .. name))

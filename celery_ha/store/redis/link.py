@@ -216,14 +216,15 @@ class Link:
         return str(client_id)
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send and read."""
-        self._send(commands)
-        return self._receive(len(commands))
+        """Send and read, with nothing in between where an interrupted call would leave its reply to the next."""
+        with self._intact() as connection:
+            _write(connection, commands)
+            return [_read(connection) for _ in commands]
 
     def _send(self, commands: Sequence[Command]) -> Wire:
         """Send on the connection there is; returns it."""
         with self._intact() as connection:
-            connection.send_packed_command([b"".join(map(pack, commands))], check_health=False)
+            _write(connection, commands)
         return connection
 
     def _receive(self, replies: int) -> list[Any]:
@@ -269,6 +270,10 @@ class Link:
 @cache
 def _script(name: str) -> Script:
     return Script("celery_ha.store", name)
+
+
+def _write(connection: Wire, commands: Sequence[Command]) -> None:
+    connection.send_packed_command([b"".join(map(pack, commands))], check_health=False)
 
 
 def _read(connection: Wire) -> Any:
