@@ -11,7 +11,7 @@ from celery_ha.model import Claim, Grant, Holder, Parked
 from celery_ha.parking.memory import MemoryParking
 from celery_ha.store.memory import MemoryStore
 from tests.simulation.kernel import Thread
-from tests.simulation.ledger import INHERIT, Message
+from tests.simulation.ledger import INHERIT
 from tests.simulation.network import Caller, Wire
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Child(Caller):
         super().__init__(process.world, f"{process.name}/{claim.id}")
         self.process = process
         self.claim = claim
-        self.message = Message.read(claim.payload)
+        self.message = self.world.ledger.message(claim.payload)
         self.store = MemoryStore(self.world.store, self.clock)
         self.locks = Wire(self, self.store.locks, self.store)
         self.broker = Wire(self, MemoryBroker(self.world.broker), None)

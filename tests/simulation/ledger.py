@@ -262,12 +262,11 @@ class TrackedBroker(MemoryBrokerServer):
         super().__init__(now)
         self.ledger = ledger
 
-    def pop(self, lease: str, source: str, *, started: bool) -> Claim | None:
+    def pop(self, lease: str, source: str, *, started: bool) -> Claim:
         claim = super().pop(lease, source, started=started)
-        if claim is not None:
-            self.ledger.claimed(claim)
-            if claim.started:
-                self.ledger.marks(claim, self)
+        self.ledger.claimed(claim)
+        if claim.started:
+            self.ledger.marks(claim, self)
         return claim
 
     def end(self, lease: str, settlement: Settlement) -> bool:

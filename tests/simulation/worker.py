@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from celery_ha.brokers.memory import MemoryBroker
 from celery_ha.detector import Patience
-from celery_ha.envelope import DELIVERIES, attempts, headers, redelivered, suspected
+from celery_ha.envelope import DELIVERIES, UNSTARTED, attempts, headers, redelivered, suspected
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import Observer, Pace
@@ -38,6 +38,7 @@ POLL = 0.35
 RECONCILE = 5.0
 #: Most payloads have never been started: no need to read them.
 _COUNTED = DELIVERIES.encode()
+_HINT = UNSTARTED.encode()
 
 
 class Process(Caller):
@@ -227,7 +228,7 @@ class Process(Caller):
 
     def _receive(self, claim: Claim) -> None:
         """Rule 15: a suspect is not opened beside others; what comes after it goes back."""
-        if suspected(headers(claim.payload)):
+        if _HINT in claim.payload and suspected(headers(claim.payload)):
             del self.reserved[claim.id]
             if self.hopeless(claim):
                 self.condemn(claim)

@@ -120,6 +120,8 @@ class World:
         #: store's replica.
         self.apart = () if self.parks else draw_apart(self._apart, CHAOS)
         self.stalled, self.away = [0.0, 0.0], [0.0, 0.0]
+        #: Until then a server may be stalled or away; later nobody has to look which one.
+        self.disturbed_until = 0.0
         self.replica = None
         if any(kind == "failover" for _, kind in self.apart):
             self.replica = replica(self.store, self._apart)
@@ -172,6 +174,12 @@ class World:
         Raises:
             Violation: a guarantee was broken.
         """
+        try:
+            self._run()
+        finally:
+            self.kernel.close()
+
+    def _run(self) -> None:
         self.kernel.spawn(self.me, self._chaos)
         self.kernel.spawn(self.me, self._check)
         if self.replica is not None:
@@ -278,6 +286,10 @@ class World:
             alive = [worker for worker in self.workers if not worker.dead]
             self.trace("fault", kind)
             getattr(self, f"_do_{kind}")(self._victim(alive) if alive else None)
+            self._disturb()
+
+    def _disturb(self) -> None:
+        self.disturbed_until = max(self.stalled_until, self.outage_until, *self.stalled, *self.away)
 
     def _victim(self, alive: list[Process]) -> Process:
         """Often the leader."""
@@ -422,6 +434,7 @@ class World:
         self.replica.take_over()
         self.ledger.failed_over()
         self.away[0] = self.kernel.now + self._apart.choice([0.0, 0.5, 2.0])
+        self._disturb()
         for worker in self.workers:
             if not worker.dead:
                 self.after(self._apart.uniform(0.0, 0.05), worker.connection_dropped)
