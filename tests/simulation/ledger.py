@@ -73,6 +73,8 @@ class Ledger:
     marked: set[str] = field(default_factory=set)
     #: How often each message's attempt was marked started.
     starts: Counter[int] = field(default_factory=Counter)
+    #: Message numbers that somebody opened, to run them or to die of it.
+    opened: set[int] = field(default_factory=set)
     #: Message numbers of which everybody was told that they are given up.
     told: set[int] = field(default_factory=set)
     launched: set[str] = field(default_factory=set)
@@ -126,6 +128,8 @@ class Ledger:
             # G7: what is given up had all its attempts, and who waits for it knows.
             if self.starts[number] < MAX_DELIVERIES:
                 raise Violation(f"G7: message {number} was given up after {self.starts[number]} attempts")
+            if number not in self.opened:
+                raise Violation(f"G7: message {number} was given up and nobody ever opened it")
             if number not in self.told:
                 raise Violation(f"G7: message {number} was given up and nobody was told")
             self.acked.add(number)

@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 from celery_ha import detector
+from celery_ha.brokers import memory as _memory
 from celery_ha.brokers.memory import MemoryBroker
 from celery_ha.failover import observer as _observer
 from celery_ha.failover import recovery
@@ -72,6 +73,15 @@ class ForgetsWhatItHolds(Process):
 class FreesNothing(Process):
     def free(self, claims: tuple[str, ...]) -> None:
         pass
+
+
+class GivesUpWhatIsMarked(Process):
+    def _receive(self, claim: Claim) -> None:
+        if not self.hopeless(claim):
+            super()._receive(claim)
+            return
+        del self.reserved[claim.id]
+        self.condemn(claim)
 
 
 class NeverGivesUp(Process):
@@ -305,6 +315,11 @@ MUTANTS: dict[str, Mutant] = {
     "rule_15_unstarted_not_counted": Mutant(
         "deliveries that end before the start are not counted", ("liveness",), 100,
         patches=((_worker, "suspected", lambda _headers: False),),
+    ),
+    "rule_15_suspects_beside_others": Mutant(
+        "what is claimed with a message that kills carries the mark, and past the limit it is given up",
+        ("G7", "liveness"), 1000, {"process": GivesUpWhatIsMarked},
+        patches=((_memory, "_AGAIN", b"never there"),),
     ),
     "rule_15_never_given_up": Mutant(
         "a message that kills has no last attempt", ("G7", "liveness"), 200, {"process": NeverGivesUp}

@@ -261,7 +261,9 @@ class Process(Caller):
             self.outbox[claim.id] = Settlement(claim.id, Ending.DEAD)
 
     def _open(self, claim: Claim) -> None:
-        if self.world.ledger.message(claim.payload).deadly:
+        message = self.world.ledger.message(claim.payload)
+        self.world.ledger.opened.add(message.number)
+        if message.deadly:
             self.world.poison(self)
 
     def _open_suspects(self, lease: str) -> None:
