@@ -41,6 +41,8 @@ class MemoryBrokerServer:
     dead: dict[str, tuple[Claim, str]] = field(default_factory=dict)
     #: When each publish id came, oldest first.
     published: dict[str, float] = field(default_factory=dict)
+    #: The largest number of shards that each queue ever had.
+    shards: dict[str, int] = field(default_factory=dict)
     #: Number of the last claim.
     last: int = 0
     mutex: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -200,6 +202,12 @@ class MemoryBroker(Broker):
     def strangers(self, known: frozenset[str]) -> frozenset[str]:
         with self.server.mutex:
             return frozenset(self.server.flights) - known
+
+    def widest(self, queue: str, shards: int) -> int:
+        """The largest number of shards ever used for a queue, this one included (rule 16)."""
+        with self.server.mutex:
+            found = self.server.shards[queue] = max(shards, self.server.shards.get(queue, 0))
+            return found
 
     def _seen(self, publish_id: str) -> bool:
         """Whether this id came before, in the last ten minutes; remembers it (rule 14).

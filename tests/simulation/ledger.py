@@ -301,6 +301,12 @@ class TrackedStore(MemoryServer):
     def __init__(self, now: Callable[[], float], ledger: Ledger) -> None:
         super().__init__(now)
         self.ledger = ledger
+        #: Called when membership has changed.
+        self.on_members: Callable[[], None] = lambda: None
+
+    def members_changed(self) -> None:
+        super().members_changed()
+        self.on_members()
 
     def fence_member(self, lease: str, term: int, reason: str) -> None:
         super().fence_member(lease, term, reason)

@@ -99,6 +99,31 @@ class LeavesLeftovers(Process):
         pass
 
 
+class KeepsItsShards(Process):
+    def give_shards_away(self) -> None:
+        pass
+
+
+class CountsItsOwnShards(Process):
+    def widest(self, *, opening: bool) -> int:
+        return self.setting
+
+
+class ReadsTheCountOnce(Process):
+    def widest(self, *, opening: bool) -> int:
+        return super().widest(opening=opening) if opening else self.shards
+
+
+class ConsumesShardsOnly(Process):
+    def queues(self) -> tuple[str, ...]:
+        return tuple(sorted(self.shards_owned)) if self.world.sharding.on else super().queues()
+
+
+class RingsNobody(TrackedStore):
+    def members_changed(self) -> None:
+        MemoryServer.members_changed(self)
+
+
 class WaitsForNoReplica(Replica):
     def waits_for(self, name: str, result: Any) -> bool:
         return False
@@ -289,6 +314,9 @@ MUTANTS: dict[str, Mutant] = {
     "rule_10_wedged_renews": Mutant(
         "a node whose main loop is wedged goes on renewing", ("liveness",), 300, {"process": RenewsWedged}
     ),
+    "rule_10_bells_silent": Mutant(
+        "a change of members rings nobody's bell", ("handover",), 1000, {"store": RingsNobody}
+    ),
     "rule_11_current_lease": Mutant(
         "a child acts for the lease its node has now", ("G3",), 1000, {"process": ActsForItsCurrentLease}
     ),
@@ -326,6 +354,20 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "rule_15_buried_before_told": Mutant(
         "a message goes to the dead letters before anybody is told", ("G7",), 200, {"process": BuriesBeforeItTells}
+    ),
+    "rule_16_own_count_only": Mutant(
+        "a node consumes as many shards as its own settings say", ("liveness", "handover"), 300,
+        {"process": CountsItsOwnShards},
+    ),
+    "rule_16_count_read_once": Mutant(
+        "the number of shards is read when the lease opens, and never again", ("liveness", "handover"), 300,
+        {"process": ReadsTheCountOnce},
+    ),
+    "rule_16_base_not_consumed": Mutant(
+        "owners of shards do not consume the base queue", ("liveness",), 100, {"process": ConsumesShardsOnly}
+    ),
+    "drain_keeps_its_shards": Mutant(
+        "a node that leaves keeps its shards until it is gone", ("handover",), 1000, {"process": KeepsItsShards}
     ),
     "rule_18_one_by_one": Mutant(
         "several dead leases are requeued one after the other", ("order",), 1000,

@@ -8,6 +8,8 @@ Mutants override the small methods.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ from tests.simulation.child import Child
 from tests.simulation.kernel import Owner
 from tests.simulation.ledger import MAX_DELIVERIES
 from tests.simulation.network import Caller, Wire
+from tests.simulation.shards import BASE, owned
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -66,6 +69,9 @@ class Process(Caller):
         #: It stands still between joining on the broker and opening in the store.
         self.dawdles = False
         self.pulse = self.clock()
+        #: The number of shards by its settings, and the largest that it knows of (rule 16).
+        self.setting = world.sharding.setting()
+        self.shards = 0
         #: (kind, from, to) of what went wrong with this process, true time.
         self.troubles: list[tuple[str, float, float]] = []
         #: Who stands still with it now.
@@ -86,7 +92,7 @@ class Process(Caller):
     def _new_lease(self) -> None:
         self._leases_used += 1
         lease = f"{self.incarnation}{'abcdefghijklmnopqrstuvwxyz'[self._leases_used % 26]}{self._leases_used}"
-        node = Node(lease, self.name, weight=self.slots, queues=("q",), ttl=TTL)
+        node = Node(lease, self.name, weight=self.slots, queues=(BASE,), ttl=TTL)
         self.keeper = self.make_keeper(node)
         self.observer = self.make_observer(lease)
         self.opened = False
@@ -96,6 +102,9 @@ class Process(Caller):
         self.outbox: dict[str, Settlement] = {}
         self.to_free: list[str] = []
         self.reconcile_at = 0.0
+        #: The members by its last look, and what it consumes of the shards by them.
+        self.members: tuple[Node, ...] = ()
+        self.shards_owned: frozenset[str] = frozenset()
         self.world.ledger.processes[lease] = self
 
     def make_keeper(self, node: Node) -> Keeper:
@@ -132,6 +141,8 @@ class Process(Caller):
                 if keeper.over:
                     pass
                 elif not self.opened:
+                    if self.world.sharding.on:
+                        self.shards = self.widest(opening=True)
                     keeper.open()
                     self.opened = keeper is self.keeper
                     self.observer_thread.wake()
@@ -161,6 +172,8 @@ class Process(Caller):
                 kernel.nap(0.5)
                 continue
             done = self.observer.step()
+            if done.look is not None:
+                self.members = done.members
             if done.elected or done.fenced or done.recovered:
                 self.world.trace(self.lease, done.role.value, done.elected, done.fenced, done.recovered)
             kernel.nap(max(done.again_in, 0.001))
@@ -196,6 +209,8 @@ class Process(Caller):
         lease = self.lease
         if self.clock() >= self.reconcile_at:
             self.reconcile(lease)
+        if self.world.sharding.on:
+            self._follow_members()
         free = self.slots - len(self.children)
         for claim in list(self.reserved.values())[: max(free, 0)]:
             if self.ask_start(lease, claim):
@@ -216,7 +231,7 @@ class Process(Caller):
         owed = tuple(self.outbox.values())
         if self.leaving or not (limit or owed):
             return
-        batch = self.broker.claim(lease, ("q",), limit=limit, slots=free, settle=owed)
+        batch = self.broker.claim(lease, self.queues(), limit=limit, slots=free, settle=owed)
         if not batch.open:
             self._refused(lease)
             return
@@ -225,6 +240,36 @@ class Process(Caller):
             self.reserved[claim.id] = claim
         for claim in batch.claims:
             self._receive(claim)
+
+    def queues(self) -> tuple[str, ...]:
+        """Rule 16: an owner of shards consumes the base queue too."""
+        return (BASE, *sorted(self.shards_owned))
+
+    def widest(self, *, opening: bool) -> int:
+        """Rule 16: the largest number of shards that anybody ever used."""
+        found: int = self.broker.widest(BASE, self.setting)
+        return found
+
+    def _follow_members(self) -> None:
+        """Take over shards with their backlog; let go of others with what has not started."""
+        others = (node for node in self.members if node.lease != self.lease)
+        me = replace(self.keeper.node, opened=float("inf"))
+        before, self.shards_owned = self.shards_owned, owned(self.name, self.shards, (*others, me))
+        if lost := before - self.shards_owned:
+            self.world.trace("lets go", self.lease, sorted(lost))
+            queue_of = self.world.broker.layout.queue
+            self._give_back([claim for claim in self.reserved.values() if queue_of(claim.source) in lost])
+
+    def _give_back(self, unstarted: Iterable[Claim]) -> None:
+        for claim in sorted(unstarted, key=_number, reverse=True):
+            del self.reserved[claim.id]
+            self.outbox[claim.id] = Settlement(claim.id, Ending.RELEASE)
+
+    @property
+    def consumes(self) -> bool:
+        """Whether it takes messages from its shards."""
+        idle = self.dead or self.gone or self.leaving or self.wedged
+        return not idle and self.opened and not self.keeper.over
 
     def _receive(self, claim: Claim) -> None:
         """Rule 15: a suspect is not opened beside others; what comes after it goes back."""
@@ -298,6 +343,8 @@ class Process(Caller):
 
     def reconcile(self, lease: str) -> None:
         """Rule 2: read what the broker has in flight for us, give back what we do not know."""
+        if self.world.sharding.on:
+            self.shards = self.widest(opening=False)
         if self.world.apart:
             self._free_leftovers(lease)
         known = {*self.reserved, *self.aside, *self.condemned, *self.children, *self.outbox}
@@ -380,6 +427,9 @@ class Process(Caller):
     def _leave(self) -> None:
         """Give back what has not started, finish what runs for a while, close the lease (rule 7)."""
         kernel, lease = self.world.kernel, self.lease
+        if self.world.sharding.on:
+            self.give_shards_away()
+            self.world.sharding.expect_handed_over(self)
         unstarted = [*self.reserved.values(), *self.aside.values(), *self.condemned.values()]
         for claim in sorted(unstarted, key=_number, reverse=True):
             self.outbox[claim.id] = Settlement(claim.id, Ending.RELEASE)
@@ -397,6 +447,11 @@ class Process(Caller):
         self.gone = True
         self.world.trace("goodbye", lease, self.keeper.goodbye())
         self._end()
+
+    def give_shards_away(self) -> None:
+        """A node that drains takes no shards: the others take them at once, whatever runs here."""
+        with contextlib.suppress(StoreUnavailable):
+            self.keeper.offer(weight=0)
 
     def _end(self) -> None:
         self.gone = True

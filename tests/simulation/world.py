@@ -9,15 +9,15 @@ from typing import Any
 from celery_ha.brokers.memory import MemoryBroker
 from celery_ha.errors import StoreUnavailable
 from tests.simulation.child import Child
-from tests.simulation.faults import Plan, draw_apart
+from tests.simulation.faults import CHAOS, Plan, draw_apart
 from tests.simulation.kernel import Kernel, Owner
 from tests.simulation.ledger import Ledger, Message, TrackedBroker, TrackedStore, Violation, effect
 from tests.simulation.network import SOCKET_TIMEOUT, Caller, Wire
 from tests.simulation.replica import LAG, Replica
+from tests.simulation.shards import SETTLE, Sharding
 from tests.simulation.worker import TTL, Process
 
-#: Simulated seconds in which things go wrong, and within which everything must be done afterwards.
-CHAOS = 16.0
+#: Simulated seconds within which everything must be done after the last fault.
 CALM = 200.0
 LOCKS = ("red", "blue")
 #: Seconds within which the messages of a killed process have moved (G4).
@@ -38,6 +38,7 @@ class Producer(Caller):
     def __init__(self, world: World, name: str, messages: int) -> None:
         super().__init__(world, name)
         self.broker = Wire(self, MemoryBroker(world.broker), None)
+        self.shards = world.sharding.setting()
         self.messages = messages
         self.done = False
         world.kernel.spawn(self, self._run)
@@ -48,9 +49,10 @@ class Producer(Caller):
             message = world.new_message()
             world.ledger.published.add(message.number)
             priority = rng.choice([0, 0, 0, 3, 9])
+            queue = world.sharding.publish_to(self.shards, message.task)
             while True:
                 try:
-                    self.broker.publish("q", message.payload(), priority=priority, publish_id=self.publish_id(n))
+                    self.broker.publish(queue, message.payload(), priority=priority, publish_id=self.publish_id(n))
                     break
                 except StoreUnavailable:
                     world.kernel.sleep(0.3)
@@ -101,7 +103,8 @@ class World:
         self.store = store(lambda: self.kernel.now + self.wall, self.ledger)
         self.ledger.is_open = self.store.is_open
         self.broker = broker(lambda: self.kernel.now + self.wall, self.ledger)
-        self.plan = Plan.draw(self.rng, CHAOS)
+        self.sharding = Sharding(self)
+        self.plan = self.sharding.plan(Plan.draw(self.rng, CHAOS))
         self.calm = False
         self.process = process
         #: Times that G4 was put to the test.
@@ -109,6 +112,7 @@ class World:
         # Of its own, so that a seed without poison is the history it would be without this.
         self._poison = random.Random(f"{seed}-poison")
         self.poisonous = self._poison.random() < POISONOUS
+        self.store.on_members = self._ring
         self._late_open = False
         self._numbers = 0
         self._last: Message | None = None
@@ -194,6 +198,8 @@ class World:
         self.ledger.check_places(self.broker, self.store)
         self.kernel.run(self.kernel.now + 3.0)
         self.ledger.check_locks(self.store, self.broker)
+        self.kernel.run(self.kernel.now + SETTLE, stop=self.sharding.settled)
+        self.sharding.check_settled()
 
     def drained(self) -> bool:
         return all(producer.done for producer in self.producers) and self.ledger.accepted == self.ledger.acked
@@ -215,6 +221,8 @@ class World:
     def _heal(self) -> None:
         self.trace("calm")
         self.calm = True
+        for worker in self.workers if self.sharding.on else ():
+            worker.stuck_observer = False  # it judges nobody, but hears who there is
         if not any(self._sound(worker) for worker in self.workers):
             self.workers.append(self.new_worker("w9"))
 
@@ -334,18 +342,30 @@ class World:
         process.crash(disconnect=disconnect)
         if disconnect and self.gentle:
             self.after(PROMISE, self._expect_moved, process.lease)
+            self.sharding.expect_handed_over(process)
         if self.rng.random() < 0.6:
             self.after(self.rng.uniform(0.2, 3.0), self._restart_worker, process.name)
 
     def _expect_moved(self, lease: str) -> None:
         """G4: a killed process is given up within two seconds by whoever has watched for long enough."""
-        long_ago = self.kernel.now - PROMISE - TTL - 1.0
-        if not any(self._sound(worker) and worker.born < long_ago for worker in self.workers):
+        if not self.seasoned(PROMISE):
             return
         self.promises += 1
         left = self.broker.flights.get(lease)
         if left:
             raise Violation(f"G4: {PROMISE} s after the death of {lease} it still holds {sorted(left)}")
+
+    def seasoned(self, promise: float) -> bool:
+        """Whether somebody has watched for long enough to see what happened then."""
+        long_ago = self.kernel.now - promise - TTL - 1.0
+        return any(self._sound(worker) and worker.born < long_ago for worker in self.workers)
+
+    def _ring(self) -> None:
+        """Membership has changed: observers that wait for that look again (rule 10)."""
+        if self.sharding.on:
+            for worker in self.workers:
+                if worker.opened:
+                    worker.observer_thread.wake()
 
     def _restart_worker(self, name: str) -> None:
         self.workers.append(self.new_worker(name))
