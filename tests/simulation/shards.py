@@ -28,7 +28,7 @@ DEPLOYED = 0.3
 #: Seconds within which, at last, every shard has one consumer: two readings of the widest count, and looks.
 SETTLE = 20.0
 #: Seconds after which the shards of a node that is gone, or that has begun to leave, have another consumer.
-HAND_OVER = 2.0
+HAND_OVER = 1.5
 
 
 class Sharding:
@@ -66,11 +66,19 @@ class Sharding:
     def expect_handed_over(self, process: Process) -> None:
         """Look, a little later, whether others consume what a node had that leaves or is gone."""
         if self.on and self._world.gentle:
-            self._world.after(HAND_OVER, self._check_handed_over, process, process.shards_owned)
+            self._world.after(HAND_OVER, self._check_handed_over, process, process.shards_owned, self._gone())
 
-    def _check_handed_over(self, process: Process, shards: frozenset[str]) -> None:
-        if self._world.seasoned(HAND_OVER) and (left := sorted(shards - self._consumed())):
+    def _check_handed_over(self, process: Process, shards: frozenset[str], gone: int) -> None:
+        if gone < self._gone() or not self._world.seasoned(HAND_OVER) or not self._agreed():
+            return  # the next one has gone too, nobody was there to see it, or a larger number is not known to all
+        if left := sorted(shards - self._consumed()):
             raise Violation(f"handover: {HAND_OVER} s after {process.lease} went nobody else consumes {left}")
+
+    def _agreed(self) -> bool:
+        return {worker.shards for worker in self._consumers()} == {self._world.broker.shards[BASE]}
+
+    def _gone(self) -> int:
+        return sum(worker.dead or worker.leaving for worker in self._world.workers)
 
     def settled(self) -> bool:
         """Whether each shard that is in anybody's settings has one consumer."""
