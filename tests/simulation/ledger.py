@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,8 @@ class Ledger:
     marked: set[str] = field(default_factory=set)
     #: How often each message's attempt was marked started.
     starts: Counter[int] = field(default_factory=Counter)
+    #: Tasks that were revoked.
+    revoked: Container[str] = ()
     #: Message numbers that somebody opened, to run them or to die of it.
     opened: set[int] = field(default_factory=set)
     #: Message numbers of which everybody was told that they are given up.
@@ -121,7 +123,7 @@ class Ledger:
     def ended(self, claim: Claim, settlement: Settlement) -> None:
         number = self.message(claim.payload).number
         if settlement.ending is Ending.ACK:
-            if number not in self.finished:
+            if number not in self.finished and self.message(claim.payload).task not in self.revoked:
                 raise Violation(f"G1: message {number} was acknowledged and never ran")
             self.acked.add(number)
         elif settlement.ending is Ending.DEAD:

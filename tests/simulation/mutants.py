@@ -99,6 +99,11 @@ class LeavesLeftovers(Process):
         pass
 
 
+class ReadsNoRevocations(Process):
+    def read_revocations(self) -> None:
+        pass
+
+
 class KeepsItsShards(Process):
     def give_shards_away(self) -> None:
         pass
@@ -376,5 +381,8 @@ MUTANTS: dict[str, Mutant] = {
     "rule_18_newest_to_the_front": Mutant(
         "requeued messages change their order", ("order",), 500,
         patches=((MemoryBroker, "requeue", _newest_to_the_front),),
+    ),
+    "rule_19_not_read": Mutant(
+        "a worker does not read which tasks were revoked before it came", ("G6",), 300, {"process": ReadsNoRevocations}
     ),
 }  # fmt: skip

@@ -60,6 +60,7 @@ class Process(Caller):
         self.broker = Wire(self, MemoryBroker(world.broker), None)
         self.court = Wire(self, self.court_store.court, self.court_store)
         self.locks = Wire(self, self.court_store.locks, self.court_store)
+        self.revocations = Wire(self, self.court_store.revocations, self.court_store)
         self.leases = Wire(self, self.lease_store.leases, self.lease_store)
         self.born = world.kernel.now
         self.leaving = False
@@ -72,6 +73,8 @@ class Process(Caller):
         #: The number of shards by its settings, and the largest that it knows of (rule 16).
         self.setting = world.sharding.setting()
         self.shards = 0
+        #: Revoked tasks that it knows.
+        self.revoked: set[str] = set()
         #: (kind, from, to) of what went wrong with this process, true time.
         self.troubles: list[tuple[str, float, float]] = []
         #: Who stands still with it now.
@@ -102,6 +105,9 @@ class Process(Caller):
         self.outbox: dict[str, Settlement] = {}
         self.to_free: list[str] = []
         self.reconcile_at = 0.0
+        #: When it began to consume, true time; whether its last reading of the revocations failed.
+        self.began, self.deaf = float("inf"), True
+        self.dropped: dict[str, str] = {}
         #: The members by its last look, and what it consumes of the shards by them.
         self.members: tuple[Node, ...] = ()
         self.shards_owned: frozenset[str] = frozenset()
@@ -338,6 +344,12 @@ class Process(Caller):
             self.outbox[claim.id] = Settlement(claim.id, Ending.DEFER)
             self.reserved[claim.id] = replace(claim, started=False)
             return
+        task = self.world.ledger.message(claim.payload).task
+        if task in self.revoked:
+            self.dropped[claim.id] = task
+            self.outbox[claim.id] = Settlement(claim.id, Ending.ACK)
+            return
+        self.world.revoking.check(self, task)
         self.world.ledger.launch(claim, self, self.world.broker)
         self.children[claim.id] = Child(self, claim)
 
@@ -345,6 +357,11 @@ class Process(Caller):
         """Rule 2: read what the broker has in flight for us, give back what we do not know."""
         if self.world.sharding.on:
             self.shards = self.widest(opening=False)
+        if self.world.revoking.on:
+            self.deaf = True
+            self.began = min(self.began, self.world.kernel.now)
+            self.read_revocations()
+            self.deaf = False
         if self.world.apart:
             self._free_leftovers(lease)
         known = {*self.reserved, *self.aside, *self.condemned, *self.children, *self.outbox}
@@ -354,6 +371,15 @@ class Process(Caller):
         for claim in [claim for claim in self.reserved if claim not in held]:
             del self.reserved[claim]
         self.reconcile_at = self.clock() + RECONCILE
+
+    def read_revocations(self) -> None:
+        """Rule 19: learn what was revoked while it did not listen, before it consumes."""
+        self.revoked |= self.revocations.current()
+
+    @property
+    def listens(self) -> bool:
+        """Whether a broadcast reaches it."""
+        return self.consumes and not self.frozen and self.cut_until <= self.world.kernel.now
 
     def _free_leftovers(self, lease: str) -> None:
         """Locks of attempts that are over here: a store that lost its last writes has a released lock again."""
@@ -377,7 +403,8 @@ class Process(Caller):
             self.to_free = [claim for claim in self.to_free if claim not in claims]
 
     def free(self, claims: tuple[str, ...]) -> None:
-        self.locks.ended(claims)
+        tasks = tuple(self.dropped[claim] for claim in claims if claim in self.dropped)
+        self.locks.ended(claims, tasks)
 
     def _refused(self, lease: str) -> None:
         if lease == self.lease:

@@ -15,6 +15,7 @@ from tests.simulation.kernel import Kernel, Owner
 from tests.simulation.ledger import Ledger, Message, TrackedBroker, TrackedStore, Violation, effect
 from tests.simulation.network import SOCKET_TIMEOUT, Caller, Wire
 from tests.simulation.replica import LAG, Replica
+from tests.simulation.revoking import Revoking
 from tests.simulation.shards import SETTLE, Sharding
 from tests.simulation.worker import TTL, Process
 
@@ -58,6 +59,7 @@ class Producer(Caller):
                 except StoreUnavailable:
                     world.kernel.sleep(0.3)
             world.ledger.accepted.add(message.number)
+            world.revoking.published(message)
             # What comes right after a message that kills is claimed with it, again and again.
             world.kernel.sleep(0.0 if message.deadly else rng.uniform(0.0, 1.2))
         self.done = True
@@ -114,6 +116,8 @@ class World:
         self._poison = random.Random(f"{seed}-poison")
         self.poisonous = self._poison.random() < POISONOUS
         self.store.on_members = self._ring
+        self.revoking = Revoking(self)
+        self.ledger.revoked = self.revoking.tasks
         self._late_open = False
         self._numbers = 0
         self._last: Message | None = None
@@ -188,6 +192,7 @@ class World:
     def _run(self) -> None:
         self.kernel.spawn(self.me, self._chaos)
         self.kernel.spawn(self.me, self._check)
+        self.revoking.start()
         if self.replica is not None:
             self.kernel.spawn(self.me, self._replicate, self.replica)
         self.kernel.run(CHAOS + 0.5)
@@ -463,6 +468,7 @@ class World:
         assert self.replica is not None
         self.replica.take_over()
         self.ledger.failed_over()
+        self.revoking.forgotten()
         self.away[0] = self.kernel.now + self._apart.choice([0.0, 0.5, 2.0])
         self._disturb()
         for worker in self.workers:
@@ -477,6 +483,7 @@ class World:
 
     def _do_wipe(self, _: Process | None) -> None:
         self.store.wipe()
+        self.revoking.forgotten()
         self.ledger.owners.clear()
         self.ledger.terms = 0
         self.ledger.wiped = True
