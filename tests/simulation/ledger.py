@@ -73,6 +73,8 @@ class Ledger:
     marked: set[str] = field(default_factory=set)
     #: How often each message's attempt was marked started.
     starts: Counter[int] = field(default_factory=Counter)
+    #: What is held by others than ours.
+    elsewhere: Callable[[], list[bytes]] = list
     #: Tasks that were revoked.
     revoked: Container[str] = ()
     #: Message numbers that somebody opened, to run them or to die of it.
@@ -111,6 +113,7 @@ class Ledger:
         places += [claim.payload for flight in broker.flights.values() for claim in flight.values()]
         lines = store.memory.lines.values()
         places += [waiter.payload for line in lines for waiter in line.waiters if waiter.wake is not None]
+        places += self.elsewhere()
         for payload in places:
             number = self.message(payload).number
             if number in seen or number in self.acked:

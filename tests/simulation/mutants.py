@@ -27,6 +27,7 @@ from celery_ha.store.memory import locks as _locks
 from celery_ha.store.memory.court import MemoryCourt
 from tests.simulation import worker as _worker
 from tests.simulation.ledger import TrackedBroker, TrackedStore
+from tests.simulation.plain import Plain
 from tests.simulation.replica import Replica
 from tests.simulation.worker import Process
 from tests.simulation.world import Producer
@@ -97,6 +98,17 @@ class BuriesBeforeItTells(Process):
 class LeavesLeftovers(Process):
     def _free_leftovers(self, lease: str) -> None:
         pass
+
+
+class LeavesUnacked(Process):
+    def restore_unacked(self) -> None:
+        pass
+
+
+class GivesNothingBack(Plain):
+    def give_back(self, leases: list[str], broker: MemoryBroker) -> None:
+        for lease in leases:
+            broker.server.flights.pop(lease)
 
 
 class ReadsNoRevocations(Process):
@@ -370,6 +382,17 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "rule_16_base_not_consumed": Mutant(
         "owners of shards do not consume the base queue", ("liveness",), 100, {"process": ConsumesShardsOnly}
+    ),
+    "rule_16_unacked_left": Mutant(
+        "what dead plain workers held is not restored", ("liveness",), 300, {"process": LeavesUnacked}
+    ),
+    "uninstall_gives_nothing_back": Mutant(
+        "celery_ha is taken out and what dead workers held is forgotten", ("G1", "G8"), 300,
+        {"plain": GivesNothingBack},
+    ),
+    "uninstall_leaves_lines": Mutant(
+        "celery_ha is taken out and what waits in line for a lock stays there", ("G8",), 1000,
+        patches=((MemoryServer, "pour", _nothing(None)),),
     ),
     "drain_keeps_its_shards": Mutant(
         "a node that leaves keeps its shards until it is gone", ("handover",), 1000, {"process": KeepsItsShards}

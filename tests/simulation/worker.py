@@ -355,6 +355,8 @@ class Process(Caller):
 
     def reconcile(self, lease: str) -> None:
         """Rule 2: read what the broker has in flight for us, give back what we do not know."""
+        if self.world.plain.beside:
+            self.restore_unacked()
         if self.world.sharding.on:
             self.shards = self.widest(opening=False)
         if self.world.revoking.on:
@@ -380,6 +382,10 @@ class Process(Caller):
     def listens(self) -> bool:
         """Whether a broadcast reaches it."""
         return self.consumes and not self.frozen and self.cut_until <= self.world.kernel.now
+
+    def restore_unacked(self) -> None:
+        """Rule 16: what dead plain workers held comes back at the user's timeout."""
+        self.world.plain.restore()
 
     def _free_leftovers(self, lease: str) -> None:
         """Locks of attempts that are over here: a store that lost its last writes has a released lock again."""

@@ -14,6 +14,7 @@ from tests.simulation.faults import CHAOS, Plan, draw_apart
 from tests.simulation.kernel import Kernel, Owner
 from tests.simulation.ledger import Ledger, Message, TrackedBroker, TrackedStore, Violation, effect
 from tests.simulation.network import SOCKET_TIMEOUT, Caller, Wire
+from tests.simulation.plain import Plain
 from tests.simulation.replica import LAG, Replica
 from tests.simulation.revoking import Revoking
 from tests.simulation.shards import SETTLE, Sharding
@@ -87,6 +88,7 @@ class World:
         store: type[TrackedStore] = TrackedStore,
         broker: type[TrackedBroker] = TrackedBroker,
         replica: type[Replica] = Replica,
+        plain: type[Plain] = Plain,
         out: Any = None,
     ) -> None:
         self.seed = seed
@@ -107,6 +109,7 @@ class World:
         self.ledger.is_open = self.store.is_open
         self.broker = broker(lambda: self.kernel.now + self.wall, self.ledger)
         self.sharding = Sharding(self)
+        self.plain = plain(self)
         self.plan = self.sharding.plan(Plan.draw(self.rng, CHAOS))
         self.calm = False
         self.process = process
@@ -114,7 +117,8 @@ class World:
         self.promises = 0
         # Of its own, so that a seed without poison is the history it would be without this.
         self._poison = random.Random(f"{seed}-poison")
-        self.poisonous = self._poison.random() < POISONOUS
+        self.poisonous = self._poison.random() < POISONOUS and not (self.plain.beside or self.plain.taken_out)
+        self.ledger.elsewhere = lambda: [item.payload for item in self.plain.unacked.values()]
         self.store.on_members = self._ring
         self.revoking = Revoking(self)
         self.ledger.revoked = self.revoking.tasks
@@ -153,6 +157,8 @@ class World:
         lock = rng.choice(LOCKS) if rng.random() < 0.4 else None
         if lock is not None and self.replica is not None and self._apart.random() < HELD_LONG:
             duration = 3 * TTL
+        if self.plain.beside:
+            lock = None  # nobody else's worker asks for it
         deadly = self.poisonous and self._poison.random() < DEADLY
         fatal = self.poisonous and not deadly and self._poison.random() < FATAL
         self._last = Message(self._numbers, f"t{self._numbers}", duration, lock, deadly, fatal)
@@ -193,15 +199,20 @@ class World:
         self.kernel.spawn(self.me, self._chaos)
         self.kernel.spawn(self.me, self._check)
         self.revoking.start()
+        self.plain.start()
         if self.replica is not None:
             self.kernel.spawn(self.me, self._replicate, self.replica)
         self.kernel.run(CHAOS + 0.5)
         self._heal()
+        if self.plain.taken_out:
+            self.plain.take_out()
         self.kernel.run(CHAOS + CALM, stop=self.drained)
         if not self.drained():
             left = sorted(self.ledger.published - self.ledger.acked)
             raise Violation(f"liveness: messages {left} were not done {CALM:.0f} s after the last fault")
         self.ledger.check_places(self.broker, self.store)
+        if self.plain.taken_out:
+            return
         self.kernel.run(self.kernel.now + 3.0)
         self.ledger.check_locks(self.store, self.broker)
         self.kernel.run(self.kernel.now + SETTLE, stop=self.sharding.settled)
