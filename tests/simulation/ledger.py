@@ -73,6 +73,10 @@ class Ledger:
     marked: set[str] = field(default_factory=set)
     #: How often each message's attempt was marked started.
     starts: Counter[int] = field(default_factory=Counter)
+    #: The broker delivers again what an open lease still runs.
+    redelivers: bool = False
+    #: The attempt at each message that was the last to start.
+    _latest: dict[int, Claim] = field(default_factory=dict)
     #: What is held by others than ours.
     elsewhere: Callable[[], list[bytes]] = list
     #: Tasks that were revoked.
@@ -151,7 +155,7 @@ class Ledger:
             raise Violation(f"G2: claim {claim.id} runs twice")
         if claim.id not in self.marked:
             raise Violation(f"G2: claim {claim.id} runs without the mark")
-        if not shut and (record is None or not record.started):
+        if not (shut or self.redelivers) and (record is None or not record.started):
             raise Violation(f"G2: claim {claim.id} runs and is not in flight as started")
         if shut and not process.troubled("suspend", "drop"):
             raise Violation(
@@ -159,9 +163,21 @@ class Ledger:
             )
         self.launched.add(claim.id)
         message = self.message(claim.payload)
+        self._check_alone(claim, message.number)
         self.runs[message.number] += 1
         if message.fatal and self.runs[message.number] > MAX_DELIVERIES:
             raise Violation(f"G7: message {message.number} kills and ran {self.runs[message.number]} times")
+
+    def _check_alone(self, claim: Claim, number: int) -> None:
+        """No message runs while another attempt at it does, under a lease that is open, nor after its end."""
+        if number in self.acked:
+            raise Violation(f"G2: message {number} runs as {claim.id} after it has come to its end")
+        before = self._latest.get(number, claim)
+        self._latest[number] = claim
+        process = self.processes[before.lease]
+        body = None if before.id in self.let_go else process.children.get(before.id)
+        if body is not None and not (body.dead or process.dead) and self.is_open(before.lease):
+            raise Violation(f"G2: message {number} runs twice at once, as {before.id} and {claim.id}")
 
     def put_back(self, claim: Claim) -> None:
         if claim.id in self.launched and not claim.started:
@@ -173,6 +189,15 @@ class Ledger:
         if claim.id not in self.marked:
             self.marked.add(claim.id)
             self.starts[self.message(claim.payload).number] += 1
+
+    def started(self, claim_id: str, broker: MemoryBrokerServer) -> None:
+        """The broker says that this attempt may run, or may write what it did."""
+        claim = broker.flights[claim_id.rpartition(".")[0]].get(claim_id)
+        self.checked.add(claim_id)
+        if claim is not None:
+            self.marks(claim, broker)
+        elif self.redelivers:  # its message is back in its queue
+            self.marked.add(claim_id)
 
     # G2, second half: a late result of a fenced lease changes nothing.
 
@@ -216,7 +241,11 @@ class Ledger:
         """Once everything is done: a lock whose claim ended is free, or in trust until that runs out."""
         for (name, _), lock in store.memory.locks.items():
             holder = lock.holder
-            if lock.until is None and store.is_open(holder.lease) and holder.claim not in broker.flights[holder.lease]:
+            if (
+                lock.until is None
+                and store.is_open(holder.lease)
+                and not broker.flights[holder.lease].get(holder.claim)
+            ):
                 raise Violation(f"G3: {name} is held for good by the ended {holder}")
 
     def parked(self, claim: str) -> None:
@@ -327,9 +356,7 @@ class TrackedStore(MemoryServer):
 def effect(ledger: Ledger, name: str, args: tuple[Any, ...], result: Any, world: Any) -> None:
     """Report the effect of one port call."""
     if name == "start" and result:
-        claim = world.broker.flights[args[0]][args[1]]
-        ledger.marks(claim, world.broker)
-        ledger.checked.add(claim.id)
+        ledger.started(args[1], world.broker)
     elif name == "acquire":
         ledger.granted(args[0], args[1], result, world.store, world.broker)
     elif name == "release" and result:

@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 from celery_ha import detector
+from celery_ha.attempts.memory import MemoryAttempts, _Try
 from celery_ha.brokers import memory as _memory
 from celery_ha.brokers.memory import MemoryBroker
 from celery_ha.failover import observer as _observer
@@ -396,6 +397,10 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "drain_keeps_its_shards": Mutant(
         "a node that leaves keeps its shards until it is gone", ("handover",), 1000, {"process": KeepsItsShards}
+    ),
+    "rule_17_redelivery_starts": Mutant(
+        "what RabbitMQ delivers again starts, whatever became of the attempt before", ("G2",), 300,
+        patches=((MemoryAttempts, "_now", _nothing(_Try())),),
     ),
     "rule_18_one_by_one": Mutant(
         "several dead leases are requeued one after the other", ("order",), 1000,

@@ -50,8 +50,8 @@ class Plain:
     def __init__(self, world: World) -> None:
         self._world = world
         self._rng = random.Random(f"{world.seed}-plain")
-        self.beside = self._rng.random() < BESIDE
-        self.taken_out = not self.beside and self._rng.random() < TAKEN_OUT
+        self.beside = self._rng.random() < BESIDE and not world.rabbit.on
+        self.taken_out = not (self.beside or world.rabbit.on) and self._rng.random() < TAKEN_OUT
         #: What plain workers hold, by their tags.
         self.unacked: dict[int, Unacked] = {}
         self._tags = 0

@@ -25,6 +25,7 @@ from tests.simulation.child import Child
 from tests.simulation.kernel import Owner
 from tests.simulation.ledger import MAX_DELIVERIES
 from tests.simulation.network import Caller, Wire
+from tests.simulation.rabbit import HEARTBEAT, RabbitBroker
 from tests.simulation.shards import BASE, owned
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ class Process(Caller):
         self.threads_pool = rng.random() < 0.5
         self.lease_store = MemoryStore(world.store, self.clock)
         self.court_store = MemoryStore(world.store, self.clock)
-        self.broker = Wire(self, MemoryBroker(world.broker), None)
+        rabbit = world.rabbit
+        broker = RabbitBroker(rabbit, self.court_store) if rabbit.on else MemoryBroker(world.broker)
+        self.broker = Wire(self, broker, None)
         self.court = Wire(self, self.court_store.court, self.court_store)
         self.locks = Wire(self, self.court_store.locks, self.court_store)
         self.revocations = Wire(self, self.court_store.revocations, self.court_store)
@@ -446,6 +449,7 @@ class Process(Caller):
             self._end()
             self.world.kernel.exit()
         self._drop_children()
+        self.world.rabbit.cut(self.lease)
         self._new_lease()
         self.keeper_thread.wake()
 
@@ -498,6 +502,8 @@ class Process(Caller):
         self.dead = True
         for child in self.children.values():
             child.dead = True
+        if self.world.rabbit.on:
+            self.world.after(0.0 if disconnect else HEARTBEAT, self.world.rabbit.cut, self.lease)
         if disconnect:
             self.lease_store.disconnect()
             self.court_store.disconnect()

@@ -15,6 +15,7 @@ from tests.simulation.kernel import Kernel, Owner
 from tests.simulation.ledger import Ledger, Message, TrackedBroker, TrackedStore, Violation, effect
 from tests.simulation.network import SOCKET_TIMEOUT, Caller, Wire
 from tests.simulation.plain import Plain
+from tests.simulation.rabbit import HEARTBEAT, Rabbit
 from tests.simulation.replica import LAG, Replica
 from tests.simulation.revoking import Revoking
 from tests.simulation.shards import SETTLE, Sharding
@@ -109,6 +110,10 @@ class World:
         self.ledger.is_open = self.store.is_open
         self.broker = broker(lambda: self.kernel.now + self.wall, self.ledger)
         self.sharding = Sharding(self)
+        self.rabbit = Rabbit(self)
+        self.ledger.redelivers = self.rabbit.on
+        if self.rabbit.on:
+            self.buffered -= {"claim"}  # it delivers to nobody who is not connected
         self.plain = plain(self)
         self.plan = self.sharding.plan(Plan.draw(self.rng, CHAOS))
         self.calm = False
@@ -117,7 +122,9 @@ class World:
         self.promises = 0
         # Of its own, so that a seed without poison is the history it would be without this.
         self._poison = random.Random(f"{seed}-poison")
-        self.poisonous = self._poison.random() < POISONOUS and not (self.plain.beside or self.plain.taken_out)
+        self.poisonous = self._poison.random() < POISONOUS and not (
+            self.plain.beside or self.plain.taken_out or self.rabbit.on
+        )
         self.ledger.elsewhere = lambda: [item.payload for item in self.plain.unacked.values()]
         self.store.on_members = self._ring
         self.revoking = Revoking(self)
@@ -128,11 +135,11 @@ class World:
         self._incarnations = 0
         self.workers = [self.new_worker(f"w{n + 1}") for n in range(self.rng.choice([2, 3, 3, 4]))]
         #: Whether store and broker are one server, so that messages wait in line for their locks.
-        self.parks = self.rng.random() < 0.7
+        self.parks = self.rng.random() < 0.7 and not self.rabbit.on
         self._apart = random.Random(f"{seed}-apart")
         #: Faults of the store or the broker alone, until when each is stalled or away (store, broker), and the
         #: store's replica.
-        self.apart = () if self.parks else draw_apart(self._apart, CHAOS)
+        self.apart = () if self.parks or self.rabbit.on else draw_apart(self._apart, CHAOS)
         self.stalled, self.away = [0.0, 0.0], [0.0, 0.0]
         #: Until then a server may be stalled or away; later nobody has to look which one.
         self.disturbed_until = 0.0
@@ -351,6 +358,8 @@ class World:
             process.standing += process.children.values()
         for owner in process.standing:
             owner.frozen = True
+        if self.rabbit.on and seconds > HEARTBEAT:
+            self.after(HEARTBEAT, self.rabbit.cut, process.lease)
 
         def thaw() -> None:
             if host:
@@ -431,6 +440,7 @@ class World:
             now = self.kernel.now
             process.troubles.append(("drop", now, now + lasts))
             process.cut_until = now + lasts
+            self.rabbit.cut(process.lease)
             process.lease_store.disconnect()
             process.court_store.disconnect()
             self.after(self.rng.uniform(0.0, 0.05), process.connection_dropped)
@@ -495,6 +505,8 @@ class World:
     def _do_wipe(self, _: Process | None) -> None:
         self.store.wipe()
         self.revoking.forgotten()
+        if self.rabbit.on:
+            self.broker.fenced.clear()  # nobody else knew them
         self.ledger.owners.clear()
         self.ledger.terms = 0
         self.ledger.wiped = True
@@ -509,6 +521,8 @@ class World:
     def _do_wedge(self, process: Process | None) -> None:
         if process and self._spare(process):
             process.wedged = True
+            if self.rabbit.on:
+                self.after(HEARTBEAT, self.rabbit.cut, process.lease)
 
     def _spare(self, process: Process) -> bool:
         return any(self._sound(worker) for worker in self.workers if worker is not process)
