@@ -156,7 +156,7 @@ def _missing(before: Mapping[str, Absence], look: Look) -> dict[str, Absence]:
     found = {}
     for lease, node in look.nodes.items():
         ids = node.connections
-        if len(set(ids)) < LEAST_CONNECTIONS or not look.present.isdisjoint(ids):
+        if not look.present.isdisjoint(ids) or len(set(ids)) < LEAST_CONNECTIONS:
             continue
         old = before.get(lease)
         found[lease] = old if old is not None and old.connections == ids else Absence(ids, look.ended)
@@ -174,7 +174,10 @@ def _office(before: Office | None, look: Look) -> Office | None:
 
 def _verdicts(state: Observation, look: Look, confirm_after: float) -> list[Verdict]:
     found = []
+    lasted = state.lasted(look.started)
     for lease, node in look.nodes.items():
+        if lasted < node.ttl:
+            continue
         reason = _reason(state, node, look.started, confirm_after)
         if reason:
             found.append(Verdict(lease, reason, look.counters.get(lease, 0), node.connections))
@@ -182,8 +185,6 @@ def _verdicts(state: Observation, look: Look, confirm_after: float) -> list[Verd
 
 
 def _reason(state: Observation, node: Node, now: float, confirm_after: float) -> str | None:
-    if state.lasted(now) < node.ttl:
-        return None
     standing = state.counters.get(node.lease)
     if standing is not None and now - standing.since >= node.ttl:
         return STOOD_STILL

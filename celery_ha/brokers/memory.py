@@ -41,6 +41,8 @@ class MemoryBrokerServer:
     dead: dict[str, tuple[Claim, str]] = field(default_factory=dict)
     #: When each publish id came, oldest first.
     published: dict[str, float] = field(default_factory=dict)
+    #: The largest number of shards that each queue ever had.
+    shards: dict[str, int] = field(default_factory=dict)
     #: Number of the last claim.
     last: int = 0
     mutex: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -63,12 +65,13 @@ class MemoryBrokerServer:
         """All messages of a queue, the next one to be claimed first."""
         return [payload for source in self.sources(queue) for payload in self.queues.get(source, ())]
 
-    def pop(self, lease: str, source: str, *, started: bool) -> Claim | None:
+    def any_waiting(self, queue: str) -> bool:
+        """Whether the queue holds a message."""
+        return any(map(self.queues.get, self.sources(queue)))
+
+    def pop(self, lease: str, source: str, *, started: bool) -> Claim:
         """Move the first message of a source to a lease; marked only if it is new and waits for no ETA."""
-        waiting = self.queues.get(source)
-        if not waiting:
-            return None
-        payload = waiting.popleft()
+        payload = self.queues[source].popleft()
         self.last = max(self.last + 1, int(self.now() * 1e6))
         claim = Claim(f"{lease}.{self.last}", source, payload, started and _NO_ETA in payload and _AGAIN not in payload)
         self.flights[lease][claim.id] = claim
@@ -140,12 +143,9 @@ class MemoryBroker(Broker):
             claims: list[Claim] = []
             for step in zip(*map(server.sources, queues), strict=True):
                 for source in step:
-                    while len(claims) < limit:
-                        claim = server.pop(lease, source, started=len(claims) < slots)
-                        if claim is None:
-                            break
-                        claims.append(claim)
-            return Batch(tuple(claims), tuple(queue for queue in queues if server.waiting(queue)))
+                    while server.queues.get(source) and len(claims) < limit:
+                        claims.append(server.pop(lease, source, started=len(claims) < slots))
+            return Batch(tuple(claims), tuple(queue for queue in queues if server.any_waiting(queue)))
 
     def start(self, lease: str, claim: str, *, settle: Sequence[Settlement] = ()) -> bool:
         server = self.server
@@ -202,6 +202,12 @@ class MemoryBroker(Broker):
     def strangers(self, known: frozenset[str]) -> frozenset[str]:
         with self.server.mutex:
             return frozenset(self.server.flights) - known
+
+    def widest(self, queue: str, shards: int) -> int:
+        """The largest number of shards ever used for a queue, this one included (rule 16)."""
+        with self.server.mutex:
+            found = self.server.shards[queue] = max(shards, self.server.shards.get(queue, 0))
+            return found
 
     def _seen(self, publish_id: str) -> bool:
         """Whether this id came before, in the last ten minutes; remembers it (rule 14).

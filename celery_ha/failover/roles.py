@@ -34,8 +34,7 @@ def deputies(look: Look) -> tuple[str, ...]:
     While the office is vacant: the longest-serving ones. A process that consumes no queue only
     takes locks; it observes nothing and is passed over.
     """
-    workers = [node for node in look.nodes.values() if node.queues]
-    order = [node.lease for node in sorted(workers, key=lambda node: (node.opened, node.lease))]
+    order = [lease for _, lease in sorted((node.opened, node.lease) for node in look.nodes.values() if node.queues)]
     leader = look.leader.lease if look.leader is not None else ""
     at = order.index(leader) if leader in order else -1
     circle = order[at + 1 :] + order[: max(at, 0)]

@@ -11,8 +11,9 @@ from celery_ha.model import Claim, Grant, Holder, Parked
 from celery_ha.parking.memory import MemoryParking
 from celery_ha.store.memory import MemoryStore
 from tests.simulation.kernel import Thread
-from tests.simulation.ledger import INHERIT, Message
+from tests.simulation.ledger import INHERIT
 from tests.simulation.network import Caller, Wire
+from tests.simulation.rabbit import ChildOfRabbit
 
 if TYPE_CHECKING:
     from tests.simulation.worker import Process
@@ -25,10 +26,12 @@ class Child(Caller):
         super().__init__(process.world, f"{process.name}/{claim.id}")
         self.process = process
         self.claim = claim
-        self.message = Message.read(claim.payload)
+        self.message = self.world.ledger.message(claim.payload)
         self.store = MemoryStore(self.world.store, self.clock)
         self.locks = Wire(self, self.store.locks, self.store)
-        self.broker = Wire(self, MemoryBroker(self.world.broker), None)
+        rabbit = self.world.rabbit
+        broker = ChildOfRabbit(rabbit, self.store) if rabbit.on else MemoryBroker(self.world.broker)
+        self.broker = Wire(self, broker, None)
         self.parking = Wire(self, MemoryParking(self.store, self.world.broker), self.store)
         self.thread: Thread = self.world.kernel.spawn(self, self._run)
 

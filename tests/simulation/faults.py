@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+#: Simulated seconds in which things go wrong.
+CHAOS = 16.0
 #: Faults at a single call of a port.
 CALL_FAULTS = ("crash_before", "crash_after", "lost_reply", "pause_before", "pause_after", "slow_before", "slow_after")
 #: Faults at a point in time.
@@ -23,6 +25,8 @@ APART = ("stall_store", "stall_broker", "outage_store", "outage_broker", "failov
 
 #: Those that leave G4 in force: who is killed is given up within two seconds.
 GENTLE = ("kill", "kill", "join", "leave")
+#: The same, of a deploy: nodes come and go.
+DEPLOY = ("kill", "join", "leave", "leave")
 
 _WEIGHT = {"crash_before": 1, "crash_after": 1, "lost_reply": 3, "pause_before": 1, "pause_after": 2}
 
@@ -44,7 +48,7 @@ class Plan:
     @classmethod
     def draw(cls, rng: random.Random, chaos: float) -> Plan:
         if rng.random() < 0.1:
-            return cls(0.0, (), (), tuple(sorted((rng.uniform(3.0, chaos), rng.choice(GENTLE)) for _ in range(3))))
+            return cls.draw_gentle(rng, chaos, GENTLE)
         kinds = tuple(kind for kind in CALL_FAULTS if rng.random() < 0.6)
         menu = [kind for kind in TIMED_FAULTS if rng.random() < 0.5] or ["kill"]
         if "wipe" in menu and "clock_step" in menu:
@@ -54,6 +58,10 @@ class Plan:
         timed = sorted((rng.uniform(3.0, chaos), rng.choice(menu)) for _ in range(count))
         weights = tuple(_WEIGHT.get(kind, 12) for kind in kinds)
         return cls(rng.choice([0.0, 0.02, 0.06, 0.12]) if kinds else 0.0, kinds, weights, tuple(timed))
+
+    @classmethod
+    def draw_gentle(cls, rng: random.Random, chaos: float, menu: tuple[str, ...]) -> Plan:
+        return cls(0.0, (), (), tuple(sorted((rng.uniform(3.0, chaos), rng.choice(menu)) for _ in range(3))))
 
 
 def draw_apart(rng: random.Random, chaos: float) -> tuple[tuple[float, str], ...]:

@@ -43,13 +43,16 @@ class Kernel:
     def __init__(self) -> None:
         self.now = 0.0
         self.hub = greenlet.getcurrent()
+        self._switch = self.hub.switch
         self._heap: list[tuple[float, int, Thread, int]] = []
         self._made = 0
+        self._threads: list[Thread] = []
         self.current: Thread | None = None
 
     def spawn(self, owner: Owner, run: Callable[..., Any], *args: Any) -> Thread:
         """Start a thread; it first runs when the caller waits."""
         thread = Thread(self, owner, run, args)
+        self._threads.append(thread)
         self.schedule(thread, 0.0)
         return thread
 
@@ -61,19 +64,20 @@ class Kernel:
 
     def sleep(self, delay: float) -> None:
         """Let the running thread wait; others run meanwhile."""
-        thread = self.current
-        assert thread is not None
-        self.schedule(thread, delay)
-        self.hub.switch()
-        self.current = thread
+        self._wait(self.current, delay)
 
     def nap(self, delay: float) -> None:
         """Let the running thread wait until its time has come or somebody wakes it."""
         thread = self.current
         assert thread is not None
         thread.napping = True
-        self.sleep(delay)
+        self._wait(thread, delay)
         thread.napping = False
+
+    def _wait(self, thread: Thread | None, delay: float) -> None:
+        assert thread is not None
+        self.schedule(thread, delay)
+        self._switch()
 
     def exit(self) -> None:
         """End the running thread here and now, as a killed process ends: nothing is cleaned up."""
@@ -86,19 +90,28 @@ class Kernel:
         for thread in late:
             self.schedule(thread, 0.0)
 
+    def close(self) -> None:
+        """End all threads that still wait: no garbage collector sees what a switched-off greenlet refers to."""
+        self._heap.clear()
+        for thread in self._threads:
+            if not thread.green.dead:
+                thread.green.throw(greenlet.GreenletExit)
+        self._threads.clear()
+
     def run(self, until: float, stop: Callable[[], bool] | None = None) -> None:
         """Run everything up to a time, or until ``stop`` says so (asked about ten times a second)."""
-        asked = self.now
-        while self._heap and self._heap[0][0] <= until:
-            at, _, thread, ticket = heapq.heappop(self._heap)
-            if ticket != thread.ticket or thread.owner.dead or thread.green.dead:
+        asked, heap, pop = self.now, self._heap, heapq.heappop
+        while heap and heap[0][0] <= until:
+            at, _, thread, ticket = pop(heap)
+            owner, green = thread.owner, thread.green
+            if ticket != thread.ticket or owner.dead or green.dead:
                 continue
             self.now = max(self.now, at)
-            if thread.owner.frozen:
-                thread.owner.deferred.append(thread)
+            if owner.frozen:
+                owner.deferred.append(thread)
                 continue
             self.current = thread
-            thread.green.switch()
+            green.switch()
             if stop is not None and self.now - asked > 0.1:
                 asked = self.now
                 if stop():

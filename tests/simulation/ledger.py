@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,16 @@ class Ledger:
     marked: set[str] = field(default_factory=set)
     #: How often each message's attempt was marked started.
     starts: Counter[int] = field(default_factory=Counter)
+    #: The broker delivers again what an open lease still runs.
+    redelivers: bool = False
+    #: The attempt at each message that was the last to start.
+    _latest: dict[int, Claim] = field(default_factory=dict)
+    #: What is held by others than ours.
+    elsewhere: Callable[[], list[bytes]] = list
+    #: Tasks that were revoked.
+    revoked: Container[str] = ()
+    #: Message numbers that somebody opened, to run them or to die of it.
+    opened: set[int] = field(default_factory=set)
     #: Message numbers of which everybody was told that they are given up.
     told: set[int] = field(default_factory=set)
     launched: set[str] = field(default_factory=set)
@@ -107,6 +117,7 @@ class Ledger:
         places += [claim.payload for flight in broker.flights.values() for claim in flight.values()]
         lines = store.memory.lines.values()
         places += [waiter.payload for line in lines for waiter in line.waiters if waiter.wake is not None]
+        places += self.elsewhere()
         for payload in places:
             number = self.message(payload).number
             if number in seen or number in self.acked:
@@ -119,13 +130,15 @@ class Ledger:
     def ended(self, claim: Claim, settlement: Settlement) -> None:
         number = self.message(claim.payload).number
         if settlement.ending is Ending.ACK:
-            if number not in self.finished:
+            if number not in self.finished and self.message(claim.payload).task not in self.revoked:
                 raise Violation(f"G1: message {number} was acknowledged and never ran")
             self.acked.add(number)
         elif settlement.ending is Ending.DEAD:
             # G7: what is given up had all its attempts, and who waits for it knows.
             if self.starts[number] < MAX_DELIVERIES:
                 raise Violation(f"G7: message {number} was given up after {self.starts[number]} attempts")
+            if number not in self.opened:
+                raise Violation(f"G7: message {number} was given up and nobody ever opened it")
             if number not in self.told:
                 raise Violation(f"G7: message {number} was given up and nobody was told")
             self.acked.add(number)
@@ -142,7 +155,7 @@ class Ledger:
             raise Violation(f"G2: claim {claim.id} runs twice")
         if claim.id not in self.marked:
             raise Violation(f"G2: claim {claim.id} runs without the mark")
-        if not shut and (record is None or not record.started):
+        if not (shut or self.redelivers) and (record is None or not record.started):
             raise Violation(f"G2: claim {claim.id} runs and is not in flight as started")
         if shut and not process.troubled("suspend", "drop"):
             raise Violation(
@@ -150,9 +163,21 @@ class Ledger:
             )
         self.launched.add(claim.id)
         message = self.message(claim.payload)
+        self._check_alone(claim, message.number)
         self.runs[message.number] += 1
         if message.fatal and self.runs[message.number] > MAX_DELIVERIES:
             raise Violation(f"G7: message {message.number} kills and ran {self.runs[message.number]} times")
+
+    def _check_alone(self, claim: Claim, number: int) -> None:
+        """No message runs while another attempt at it does, under a lease that is open, nor after its end."""
+        if number in self.acked:
+            raise Violation(f"G2: message {number} runs as {claim.id} after it has come to its end")
+        before = self._latest.get(number, claim)
+        self._latest[number] = claim
+        process = self.processes[before.lease]
+        body = None if before.id in self.let_go else process.children.get(before.id)
+        if body is not None and not (body.dead or process.dead) and self.is_open(before.lease):
+            raise Violation(f"G2: message {number} runs twice at once, as {before.id} and {claim.id}")
 
     def put_back(self, claim: Claim) -> None:
         if claim.id in self.launched and not claim.started:
@@ -164,6 +189,15 @@ class Ledger:
         if claim.id not in self.marked:
             self.marked.add(claim.id)
             self.starts[self.message(claim.payload).number] += 1
+
+    def started(self, claim_id: str, broker: MemoryBrokerServer) -> None:
+        """The broker says that this attempt may run, or may write what it did."""
+        claim = broker.flights[claim_id.rpartition(".")[0]].get(claim_id)
+        self.checked.add(claim_id)
+        if claim is not None:
+            self.marks(claim, broker)
+        elif self.redelivers:  # its message is back in its queue
+            self.marked.add(claim_id)
 
     # G2, second half: a late result of a fenced lease changes nothing.
 
@@ -207,7 +241,11 @@ class Ledger:
         """Once everything is done: a lock whose claim ended is free, or in trust until that runs out."""
         for (name, _), lock in store.memory.locks.items():
             holder = lock.holder
-            if lock.until is None and store.is_open(holder.lease) and holder.claim not in broker.flights[holder.lease]:
+            if (
+                lock.until is None
+                and store.is_open(holder.lease)
+                and not broker.flights[holder.lease].get(holder.claim)
+            ):
                 raise Violation(f"G3: {name} is held for good by the ended {holder}")
 
     def parked(self, claim: str) -> None:
@@ -262,12 +300,11 @@ class TrackedBroker(MemoryBrokerServer):
         super().__init__(now)
         self.ledger = ledger
 
-    def pop(self, lease: str, source: str, *, started: bool) -> Claim | None:
+    def pop(self, lease: str, source: str, *, started: bool) -> Claim:
         claim = super().pop(lease, source, started=started)
-        if claim is not None:
-            self.ledger.claimed(claim)
-            if claim.started:
-                self.ledger.marks(claim, self)
+        self.ledger.claimed(claim)
+        if claim.started:
+            self.ledger.marks(claim, self)
         return claim
 
     def end(self, lease: str, settlement: Settlement) -> bool:
@@ -298,6 +335,12 @@ class TrackedStore(MemoryServer):
     def __init__(self, now: Callable[[], float], ledger: Ledger) -> None:
         super().__init__(now)
         self.ledger = ledger
+        #: Called when membership has changed.
+        self.on_members: Callable[[], None] = lambda: None
+
+    def members_changed(self) -> None:
+        super().members_changed()
+        self.on_members()
 
     def fence_member(self, lease: str, term: int, reason: str) -> None:
         super().fence_member(lease, term, reason)
@@ -313,9 +356,7 @@ class TrackedStore(MemoryServer):
 def effect(ledger: Ledger, name: str, args: tuple[Any, ...], result: Any, world: Any) -> None:
     """Report the effect of one port call."""
     if name == "start" and result:
-        claim = world.broker.flights[args[0]][args[1]]
-        ledger.marks(claim, world.broker)
-        ledger.checked.add(claim.id)
+        ledger.started(args[1], world.broker)
     elif name == "acquire":
         ledger.granted(args[0], args[1], result, world.store, world.broker)
     elif name == "release" and result:

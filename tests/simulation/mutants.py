@@ -14,6 +14,8 @@ from typing import Any
 from unittest.mock import patch
 
 from celery_ha import detector
+from celery_ha.attempts.memory import MemoryAttempts, _Try
+from celery_ha.brokers import memory as _memory
 from celery_ha.brokers.memory import MemoryBroker
 from celery_ha.failover import observer as _observer
 from celery_ha.failover import recovery
@@ -26,6 +28,7 @@ from celery_ha.store.memory import locks as _locks
 from celery_ha.store.memory.court import MemoryCourt
 from tests.simulation import worker as _worker
 from tests.simulation.ledger import TrackedBroker, TrackedStore
+from tests.simulation.plain import Plain
 from tests.simulation.replica import Replica
 from tests.simulation.worker import Process
 from tests.simulation.world import Producer
@@ -74,6 +77,15 @@ class FreesNothing(Process):
         pass
 
 
+class GivesUpWhatIsMarked(Process):
+    def _receive(self, claim: Claim) -> None:
+        if not self.hopeless(claim):
+            super()._receive(claim)
+            return
+        del self.reserved[claim.id]
+        self.condemn(claim)
+
+
 class NeverGivesUp(Process):
     def hopeless(self, claim: Claim) -> bool:
         return False
@@ -87,6 +99,47 @@ class BuriesBeforeItTells(Process):
 class LeavesLeftovers(Process):
     def _free_leftovers(self, lease: str) -> None:
         pass
+
+
+class LeavesUnacked(Process):
+    def restore_unacked(self) -> None:
+        pass
+
+
+class GivesNothingBack(Plain):
+    def give_back(self, leases: list[str], broker: MemoryBroker) -> None:
+        for lease in leases:
+            broker.server.flights.pop(lease)
+
+
+class ReadsNoRevocations(Process):
+    def read_revocations(self) -> None:
+        pass
+
+
+class KeepsItsShards(Process):
+    def give_shards_away(self) -> None:
+        pass
+
+
+class CountsItsOwnShards(Process):
+    def widest(self, *, opening: bool) -> int:
+        return self.setting
+
+
+class ReadsTheCountOnce(Process):
+    def widest(self, *, opening: bool) -> int:
+        return super().widest(opening=opening) if opening else self.shards
+
+
+class ConsumesShardsOnly(Process):
+    def queues(self) -> tuple[str, ...]:
+        return tuple(sorted(self.shards_owned)) if self.world.sharding.on else super().queues()
+
+
+class RingsNobody(TrackedStore):
+    def members_changed(self) -> None:
+        MemoryServer.members_changed(self)
 
 
 class WaitsForNoReplica(Replica):
@@ -279,6 +332,9 @@ MUTANTS: dict[str, Mutant] = {
     "rule_10_wedged_renews": Mutant(
         "a node whose main loop is wedged goes on renewing", ("liveness",), 300, {"process": RenewsWedged}
     ),
+    "rule_10_bells_silent": Mutant(
+        "a change of members rings nobody's bell", ("handover",), 1000, {"store": RingsNobody}
+    ),
     "rule_11_current_lease": Mutant(
         "a child acts for the lease its node has now", ("G3",), 1000, {"process": ActsForItsCurrentLease}
     ),
@@ -306,11 +362,45 @@ MUTANTS: dict[str, Mutant] = {
         "deliveries that end before the start are not counted", ("liveness",), 100,
         patches=((_worker, "suspected", lambda _headers: False),),
     ),
+    "rule_15_suspects_beside_others": Mutant(
+        "what is claimed with a message that kills carries the mark, and past the limit it is given up",
+        ("G7", "liveness"), 1000, {"process": GivesUpWhatIsMarked},
+        patches=((_memory, "_AGAIN", b"never there"),),
+    ),
     "rule_15_never_given_up": Mutant(
         "a message that kills has no last attempt", ("G7", "liveness"), 200, {"process": NeverGivesUp}
     ),
     "rule_15_buried_before_told": Mutant(
         "a message goes to the dead letters before anybody is told", ("G7",), 200, {"process": BuriesBeforeItTells}
+    ),
+    "rule_16_own_count_only": Mutant(
+        "a node consumes as many shards as its own settings say", ("liveness", "handover"), 300,
+        {"process": CountsItsOwnShards},
+    ),
+    "rule_16_count_read_once": Mutant(
+        "the number of shards is read when the lease opens, and never again", ("liveness", "handover"), 300,
+        {"process": ReadsTheCountOnce},
+    ),
+    "rule_16_base_not_consumed": Mutant(
+        "owners of shards do not consume the base queue", ("liveness",), 100, {"process": ConsumesShardsOnly}
+    ),
+    "rule_16_unacked_left": Mutant(
+        "what dead plain workers held is not restored", ("liveness",), 300, {"process": LeavesUnacked}
+    ),
+    "uninstall_gives_nothing_back": Mutant(
+        "celery_ha is taken out and what dead workers held is forgotten", ("G1", "G8"), 300,
+        {"plain": GivesNothingBack},
+    ),
+    "uninstall_leaves_lines": Mutant(
+        "celery_ha is taken out and what waits in line for a lock stays there", ("G8",), 1000,
+        patches=((MemoryServer, "pour", _nothing(None)),),
+    ),
+    "drain_keeps_its_shards": Mutant(
+        "a node that leaves keeps its shards until it is gone", ("handover",), 1000, {"process": KeepsItsShards}
+    ),
+    "rule_17_redelivery_starts": Mutant(
+        "what RabbitMQ delivers again starts, whatever became of the attempt before", ("G2",), 300,
+        patches=((MemoryAttempts, "_now", _nothing(_Try())),),
     ),
     "rule_18_one_by_one": Mutant(
         "several dead leases are requeued one after the other", ("order",), 1000,
@@ -319,5 +409,8 @@ MUTANTS: dict[str, Mutant] = {
     "rule_18_newest_to_the_front": Mutant(
         "requeued messages change their order", ("order",), 500,
         patches=((MemoryBroker, "requeue", _newest_to_the_front),),
+    ),
+    "rule_19_not_read": Mutant(
+        "a worker does not read which tasks were revoked before it came", ("G6",), 300, {"process": ReadsNoRevocations}
     ),
 }  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from celery_ha.errors import StoreUnavailable
-from celery_ha.model import Claim
+from celery_ha.model import Claim, Look
 from celery_ha.store.memory import MemoryStore
 from tests.simulation.kernel import Owner
 from tests.simulation.ledger import effect
@@ -48,9 +48,12 @@ class Caller(Owner):
         self.cut_until = 0.0
 
     def call(self, store: MemoryStore | None, name: str, method: Any, args: Any, kwargs: Any) -> Any:
-        world, started = self.world, self.clock()
-        lost = world.call_fault(self, "before", name)
-        self._reach(store, name, method, args, kwargs)
+        world = self.world
+        started = self.clock()
+        if not world.calm:
+            world.call_fault(self, "before", name)
+        if self._disturbed():
+            self._reach(store, name, method, args, kwargs)
         world.ledger.moving = []
         result = method(*args, **kwargs)
         if name == "acquire":
@@ -62,21 +65,31 @@ class Caller(Owner):
             world.ledger.check_order(self.round, world.broker)
         effect(world.ledger, name, args, result, world)
         if name == "look":
-            self.round = []
-            if result.started != started:
-                result = replace(result, started=started)
-            if world.slow_until > world.kernel.now:
-                world.kernel.sleep(1.0)
-                result = replace(result, ended=self.clock())
-        lost = world.call_fault(self, "after", name) or lost
-        if lost or self._cut(store) > 0:
+            result = self._looked(result, started)
+        lost = not world.calm and world.call_fault(self, "after", name)
+        if lost or (self._disturbed() and self._cut(store) > 0):
             world.trace("lost reply", self.name, name)
             self._disconnect(store)
             raise StoreUnavailable
         return result
 
+    def _looked(self, look: Look, started: float) -> Look:
+        """A round of judging begins, with a look that may have taken long."""
+        self.round = []
+        if look.started != started:
+            look = replace(look, started=started)
+        if self.world.slow_until > self.world.kernel.now:
+            self.world.kernel.sleep(1.0)
+            look = replace(look, ended=self.clock())
+        return look
+
     def clock(self) -> float:
         return self.world.kernel.now
+
+    def _disturbed(self) -> bool:
+        """Whether there may be anything in the way of a call."""
+        now = self.world.kernel.now
+        return now < self.world.disturbed_until or now < self.cut_until
 
     def _cut(self, store: MemoryStore | None) -> float:
         """Seconds for which nothing is reached, or this server is not."""

@@ -8,12 +8,14 @@ Mutants override the small methods.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from celery_ha.brokers.memory import MemoryBroker
 from celery_ha.detector import Patience
-from celery_ha.envelope import DELIVERIES, attempts, headers, redelivered, suspected
+from celery_ha.envelope import DELIVERIES, UNSTARTED, attempts, headers, redelivered, suspected
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import Observer, Pace
@@ -23,6 +25,8 @@ from tests.simulation.child import Child
 from tests.simulation.kernel import Owner
 from tests.simulation.ledger import MAX_DELIVERIES
 from tests.simulation.network import Caller, Wire
+from tests.simulation.rabbit import HEARTBEAT, RabbitBroker
+from tests.simulation.shards import BASE, owned
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -38,6 +42,7 @@ POLL = 0.35
 RECONCILE = 5.0
 #: Most payloads have never been started: no need to read them.
 _COUNTED = DELIVERIES.encode()
+_HINT = UNSTARTED.encode()
 
 
 class Process(Caller):
@@ -53,9 +58,12 @@ class Process(Caller):
         self.threads_pool = rng.random() < 0.5
         self.lease_store = MemoryStore(world.store, self.clock)
         self.court_store = MemoryStore(world.store, self.clock)
-        self.broker = Wire(self, MemoryBroker(world.broker), None)
+        rabbit = world.rabbit
+        broker = RabbitBroker(rabbit, self.court_store) if rabbit.on else MemoryBroker(world.broker)
+        self.broker = Wire(self, broker, None)
         self.court = Wire(self, self.court_store.court, self.court_store)
         self.locks = Wire(self, self.court_store.locks, self.court_store)
+        self.revocations = Wire(self, self.court_store.revocations, self.court_store)
         self.leases = Wire(self, self.lease_store.leases, self.lease_store)
         self.born = world.kernel.now
         self.leaving = False
@@ -65,6 +73,11 @@ class Process(Caller):
         #: It stands still between joining on the broker and opening in the store.
         self.dawdles = False
         self.pulse = self.clock()
+        #: The number of shards by its settings, and the largest that it knows of (rule 16).
+        self.setting = world.sharding.setting()
+        self.shards = 0
+        #: Revoked tasks that it knows.
+        self.revoked: set[str] = set()
         #: (kind, from, to) of what went wrong with this process, true time.
         self.troubles: list[tuple[str, float, float]] = []
         #: Who stands still with it now.
@@ -85,7 +98,7 @@ class Process(Caller):
     def _new_lease(self) -> None:
         self._leases_used += 1
         lease = f"{self.incarnation}{'abcdefghijklmnopqrstuvwxyz'[self._leases_used % 26]}{self._leases_used}"
-        node = Node(lease, self.name, weight=self.slots, queues=("q",), ttl=TTL)
+        node = Node(lease, self.name, weight=self.slots, queues=(BASE,), ttl=TTL)
         self.keeper = self.make_keeper(node)
         self.observer = self.make_observer(lease)
         self.opened = False
@@ -95,6 +108,12 @@ class Process(Caller):
         self.outbox: dict[str, Settlement] = {}
         self.to_free: list[str] = []
         self.reconcile_at = 0.0
+        #: When it began to consume, true time; whether its last reading of the revocations failed.
+        self.began, self.deaf = float("inf"), True
+        self.dropped: dict[str, str] = {}
+        #: The members by its last look, and what it consumes of the shards by them.
+        self.members: tuple[Node, ...] = ()
+        self.shards_owned: frozenset[str] = frozenset()
         self.world.ledger.processes[lease] = self
 
     def make_keeper(self, node: Node) -> Keeper:
@@ -131,6 +150,8 @@ class Process(Caller):
                 if keeper.over:
                     pass
                 elif not self.opened:
+                    if self.world.sharding.on:
+                        self.shards = self.widest(opening=True)
                     keeper.open()
                     self.opened = keeper is self.keeper
                     self.observer_thread.wake()
@@ -160,6 +181,8 @@ class Process(Caller):
                 kernel.nap(0.5)
                 continue
             done = self.observer.step()
+            if done.look is not None:
+                self.members = done.members
             if done.elected or done.fenced or done.recovered:
                 self.world.trace(self.lease, done.role.value, done.elected, done.fenced, done.recovered)
             kernel.nap(max(done.again_in, 0.001))
@@ -195,6 +218,8 @@ class Process(Caller):
         lease = self.lease
         if self.clock() >= self.reconcile_at:
             self.reconcile(lease)
+        if self.world.sharding.on:
+            self._follow_members()
         free = self.slots - len(self.children)
         for claim in list(self.reserved.values())[: max(free, 0)]:
             if self.ask_start(lease, claim):
@@ -215,7 +240,7 @@ class Process(Caller):
         owed = tuple(self.outbox.values())
         if self.leaving or not (limit or owed):
             return
-        batch = self.broker.claim(lease, ("q",), limit=limit, slots=free, settle=owed)
+        batch = self.broker.claim(lease, self.queues(), limit=limit, slots=free, settle=owed)
         if not batch.open:
             self._refused(lease)
             return
@@ -225,9 +250,39 @@ class Process(Caller):
         for claim in batch.claims:
             self._receive(claim)
 
+    def queues(self) -> tuple[str, ...]:
+        """Rule 16: an owner of shards consumes the base queue too."""
+        return (BASE, *sorted(self.shards_owned))
+
+    def widest(self, *, opening: bool) -> int:
+        """Rule 16: the largest number of shards that anybody ever used."""
+        found: int = self.broker.widest(BASE, self.setting)
+        return found
+
+    def _follow_members(self) -> None:
+        """Take over shards with their backlog; let go of others with what has not started."""
+        others = (node for node in self.members if node.lease != self.lease)
+        me = replace(self.keeper.node, opened=float("inf"))
+        before, self.shards_owned = self.shards_owned, owned(self.name, self.shards, (*others, me))
+        if lost := before - self.shards_owned:
+            self.world.trace("lets go", self.lease, sorted(lost))
+            queue_of = self.world.broker.layout.queue
+            self._give_back([claim for claim in self.reserved.values() if queue_of(claim.source) in lost])
+
+    def _give_back(self, unstarted: Iterable[Claim]) -> None:
+        for claim in sorted(unstarted, key=_number, reverse=True):
+            del self.reserved[claim.id]
+            self.outbox[claim.id] = Settlement(claim.id, Ending.RELEASE)
+
+    @property
+    def consumes(self) -> bool:
+        """Whether it takes messages from its shards."""
+        idle = self.dead or self.gone or self.leaving or self.wedged
+        return not idle and self.opened and not self.keeper.over
+
     def _receive(self, claim: Claim) -> None:
         """Rule 15: a suspect is not opened beside others; what comes after it goes back."""
-        if suspected(headers(claim.payload)):
+        if _HINT in claim.payload and suspected(headers(claim.payload)):
             del self.reserved[claim.id]
             if self.hopeless(claim):
                 self.condemn(claim)
@@ -260,7 +315,9 @@ class Process(Caller):
             self.outbox[claim.id] = Settlement(claim.id, Ending.DEAD)
 
     def _open(self, claim: Claim) -> None:
-        if self.world.ledger.message(claim.payload).deadly:
+        message = self.world.ledger.message(claim.payload)
+        self.world.ledger.opened.add(message.number)
+        if message.deadly:
             self.world.poison(self)
 
     def _open_suspects(self, lease: str) -> None:
@@ -290,11 +347,26 @@ class Process(Caller):
             self.outbox[claim.id] = Settlement(claim.id, Ending.DEFER)
             self.reserved[claim.id] = replace(claim, started=False)
             return
+        task = self.world.ledger.message(claim.payload).task
+        if task in self.revoked:
+            self.dropped[claim.id] = task
+            self.outbox[claim.id] = Settlement(claim.id, Ending.ACK)
+            return
+        self.world.revoking.check(self, task)
         self.world.ledger.launch(claim, self, self.world.broker)
         self.children[claim.id] = Child(self, claim)
 
     def reconcile(self, lease: str) -> None:
         """Rule 2: read what the broker has in flight for us, give back what we do not know."""
+        if self.world.plain.beside:
+            self.restore_unacked()
+        if self.world.sharding.on:
+            self.shards = self.widest(opening=False)
+        if self.world.revoking.on:
+            self.deaf = True
+            self.began = min(self.began, self.world.kernel.now)
+            self.read_revocations()
+            self.deaf = False
         if self.world.apart:
             self._free_leftovers(lease)
         known = {*self.reserved, *self.aside, *self.condemned, *self.children, *self.outbox}
@@ -304,6 +376,19 @@ class Process(Caller):
         for claim in [claim for claim in self.reserved if claim not in held]:
             del self.reserved[claim]
         self.reconcile_at = self.clock() + RECONCILE
+
+    def read_revocations(self) -> None:
+        """Rule 19: learn what was revoked while it did not listen, before it consumes."""
+        self.revoked |= self.revocations.current()
+
+    @property
+    def listens(self) -> bool:
+        """Whether a broadcast reaches it."""
+        return self.consumes and not self.frozen and self.cut_until <= self.world.kernel.now
+
+    def restore_unacked(self) -> None:
+        """Rule 16: what dead plain workers held comes back at the user's timeout."""
+        self.world.plain.restore()
 
     def _free_leftovers(self, lease: str) -> None:
         """Locks of attempts that are over here: a store that lost its last writes has a released lock again."""
@@ -327,7 +412,8 @@ class Process(Caller):
             self.to_free = [claim for claim in self.to_free if claim not in claims]
 
     def free(self, claims: tuple[str, ...]) -> None:
-        self.locks.ended(claims)
+        tasks = tuple(self.dropped[claim] for claim in claims if claim in self.dropped)
+        self.locks.ended(claims, tasks)
 
     def _refused(self, lease: str) -> None:
         if lease == self.lease:
@@ -363,6 +449,7 @@ class Process(Caller):
             self._end()
             self.world.kernel.exit()
         self._drop_children()
+        self.world.rabbit.cut(self.lease)
         self._new_lease()
         self.keeper_thread.wake()
 
@@ -377,6 +464,9 @@ class Process(Caller):
     def _leave(self) -> None:
         """Give back what has not started, finish what runs for a while, close the lease (rule 7)."""
         kernel, lease = self.world.kernel, self.lease
+        if self.world.sharding.on:
+            self.give_shards_away()
+            self.world.sharding.expect_handed_over(self)
         unstarted = [*self.reserved.values(), *self.aside.values(), *self.condemned.values()]
         for claim in sorted(unstarted, key=_number, reverse=True):
             self.outbox[claim.id] = Settlement(claim.id, Ending.RELEASE)
@@ -395,6 +485,11 @@ class Process(Caller):
         self.world.trace("goodbye", lease, self.keeper.goodbye())
         self._end()
 
+    def give_shards_away(self) -> None:
+        """A node that drains takes no shards: the others take them at once, whatever runs here."""
+        with contextlib.suppress(StoreUnavailable):
+            self.keeper.offer(weight=0)
+
     def _end(self) -> None:
         self.gone = True
         self.crash(disconnect=True)
@@ -407,6 +502,8 @@ class Process(Caller):
         self.dead = True
         for child in self.children.values():
             child.dead = True
+        if self.world.rabbit.on:
+            self.world.after(0.0 if disconnect else HEARTBEAT, self.world.rabbit.cut, self.lease)
         if disconnect:
             self.lease_store.disconnect()
             self.court_store.disconnect()

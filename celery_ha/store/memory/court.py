@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from celery_ha.model import Leader, Look, Recovered, Verdict
@@ -24,14 +23,13 @@ class MemoryCourt(Court):
         started = self._client.now()
         with self._client.call() as server:
             memory = server.memory
-            registered = {c for node in memory.nodes.values() for c in node.connections}
             return Look(
                 started=started,
                 ended=self._client.now(),
                 session=self._client.session,
                 counters=dict(memory.counters),
                 nodes=dict(memory.nodes),
-                present=frozenset(registered & server.connected) if server.watchable else None,
+                present=server.present() if server.watchable else None,
                 leader=memory.leader,
                 fenced=tuple(memory.fenced.values()),
                 version=memory.version,
@@ -71,7 +69,7 @@ class MemoryCourt(Court):
             leader = server.memory.leader
             if leader is None or not _leads(server, lease, term):
                 return False
-            server.memory.leader = replace(leader, rounds=leader.rounds + 1)
+            server.memory.leader = Leader(lease, term, leader.rounds + 1)
             return True
 
     def fence(self, term: int, by: str, verdict: Verdict) -> bool:

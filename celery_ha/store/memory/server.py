@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from celery_ha.model import FencedLease, Firing, Holder, Leader, Node, Recovered, Verdict
 
@@ -195,6 +196,11 @@ class MemoryServer:
             for waiter in reversed(line.waiters):
                 if waiter.wake is not None:
                     waiter.wake()
+
+    def present(self) -> frozenset[str]:
+        """The registered connections that are there."""
+        registered = chain.from_iterable(node.connections for node in self.memory.nodes.values())
+        return frozenset(self.connected.intersection(registered))
 
     def register_connections(self, lease: str, connections: tuple[str, ...]) -> None:
         """Replace the connections by which a lease is watched."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from celery_ha.errors import StoreUnavailable
 from celery_ha.store.base import Store
@@ -38,6 +37,7 @@ class MemoryStore(Store):
         self.uniques = MemoryUniques(self)
         self.revocations = MemoryRevocations(self)
         self.firings = MemoryFirings(self)
+        self._call = _Call(self)
 
     @property
     def session(self) -> str:
@@ -49,21 +49,13 @@ class MemoryStore(Store):
         """The connections to register; none where the store cannot watch them."""
         return self.connections if self.server.watchable else ()
 
-    @contextmanager
-    def call(self) -> Iterator[MemoryServer]:
+    def call(self) -> _Call:
         """One atomic call: (re)connect, run, answer.
 
         Raises:
             StoreUnavailable: the server is down, this client is cut off, or the answer was lost.
         """
-        with self.server.lock:
-            if self.server.down or self.cut:
-                raise StoreUnavailable
-            self._connect()
-            yield self.server
-            if self.lose_next_reply:
-                self.lose_next_reply = False
-                raise StoreUnavailable
+        return self._call
 
     def disconnect(self) -> None:
         """Drop both connections, as the kernel does for a dead process; the next call makes new ones."""
@@ -75,8 +67,32 @@ class MemoryStore(Store):
         """Drop the connections."""
         self.disconnect()
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
+        """Make new connections if those of before are gone, or if there were none."""
         if not self.server.connected.issuperset(self.connections):
             self.disconnect()
         if not self.connections:
             self.connections = (self.server.connect(), self.server.connect())
+
+
+class _Call:
+    """What a client does around each of its calls; a context, and no generator, for it is entered all the time."""
+
+    def __init__(self, client: MemoryStore) -> None:
+        self._client = client
+
+    def __enter__(self) -> MemoryServer:
+        client, server = self._client, self._client.server
+        server.lock.acquire()
+        if server.down or client.cut:
+            server.lock.release()
+            raise StoreUnavailable
+        client.connect()
+        return server
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        client = self._client
+        client.server.lock.release()
+        if client.lose_next_reply and kind is None:
+            client.lose_next_reply = False
+            raise StoreUnavailable
