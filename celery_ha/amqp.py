@@ -13,7 +13,7 @@ from celery_ha import appconf
 from celery_ha.brokers.connection import Connection
 from celery_ha.delays import led_through
 from celery_ha.keys import base_of, shard_names
-from celery_ha.rabbitmq import make_quorum, on_rabbitmq
+from celery_ha.rabbitmq import make_quorum, on_rabbitmq, refuse_unconfirmed
 from celery_ha.routing import Router
 from celery_ha.worker.chord import numbered
 from celery_ha.worker.claimed import guarded
@@ -120,10 +120,11 @@ class AMQP(amqp.AMQP):
             kwargs: Passed on.
 
         Raises:
-            ConfigError: An ``ha_*`` setting cannot be used.
+            ConfigError: A setting cannot be used.
         """
         declared: ShardedQueues = super().Queues(queues, *args, **kwargs)
         if on_rabbitmq(self.app.conf):
+            refuse_unconfirmed(self.app.conf.broker_transport_options)
             declared.on_rabbitmq()
         declared.shard(appconf.read(self.app).queues)
         return declared

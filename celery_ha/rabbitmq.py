@@ -72,6 +72,22 @@ def rabbitmq_defaults(config: Config, conf: Any) -> dict[str, object]:
     return {key: value for key, value in wanted.items() if not is_set(conf, key)}
 
 
+def refuse_unconfirmed(options: Mapping[str, object] | None) -> None:
+    """A publish is accepted when RabbitMQ has said so: without confirms nothing could be promised.
+
+    Args:
+        options: ``broker_transport_options``; None: there are none.
+
+    Raises:
+        ConfigError: they switch confirms off.
+    """
+    if not (options or {}).get("confirm_publish", True):
+        raise ConfigError(
+            'broker_transport_options has "confirm_publish": False, and then a message that apply_async has sent may be '
+            'lost with nobody told: leave "confirm_publish" out, celery_ha publishes with confirms'
+        )
+
+
 def make_quorum(queue: Any, *, single: bool = False) -> None:
     """Have a queue declared as a quorum queue, unless it was declared as something else.
 

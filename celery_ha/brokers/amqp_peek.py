@@ -34,12 +34,16 @@ class Peek:
             StoreUnavailable: the server did not answer, or refused.
         """
         with self._answering():
-            channel = self.connection.channel()
+            channel, there = self.connection.channel(), True
             try:
                 yield channel
+            except OSError:
+                there = False  # nor would it answer a goodbye
+                raise
             finally:
                 with suppress(AMQPError, OSError):
-                    channel.close()
+                    if there:
+                        channel.close()
 
     def ready(self, queue: str) -> int | None:
         """Messages in a queue that nobody has taken; None: there is no such queue."""
@@ -85,6 +89,8 @@ class Peek:
         try:
             yield
         except (AMQPError, OSError) as exc:
+            # A late answer must not be taken for that to the next question.
+            self.connection.collect()
             raise StoreUnavailable(f"the broker {self._url} could not be reached: {exc}") from exc
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
-from amqp.exceptions import NotFound
 from kombu.exceptions import OperationalError
 
+from celery_ha.brokers.amqp_peek import Peek
 from celery_ha.brokers.census import Census
 from celery_ha.brokers.connect import RedisAccess, access_to
 from celery_ha.brokers.redis import RedisBroker
@@ -50,38 +50,21 @@ class RedisBacklog:
 
 
 class RabbitBacklog:
-    """On RabbitMQ: what is ready in a queue, by a declaration that declares nothing."""
+    """On RabbitMQ; connected when it is first asked."""
+
+    errors: tuple[type[Exception], ...] = (StoreUnavailable,)
 
     def __init__(self, app: Any, timeout: float) -> None:
         limits = {"read_timeout": timeout, "write_timeout": timeout}
         # Nobody sends heartbeats on it.
-        self._connection = app.connection_for_read(heartbeat=0, connect_timeout=timeout, transport_options=limits)
-        self._channel: Any = None
-        self.errors: tuple[type[Exception], ...] = (
-            *self._connection.connection_errors,
-            *self._connection.channel_errors,
-            OperationalError,
-        )
+        connection = app.connection_for_read(heartbeat=0, connect_timeout=timeout, transport_options=limits)
+        self._peek = Peek(connection, connection.as_uri())
 
     def waiting(self, queues: Collection[str]) -> Mapping[str, int]:
-        try:
-            return {queue: self._count(queue) for queue in queues}
-        except self.errors:
-            self._channel = None
-            self._connection.collect()
-            raise
+        return {queue: count or 0 for queue, count in self._peek.counts(queues).items()}
 
     def close(self) -> None:
-        self._connection.release()
-
-    def _count(self, queue: str) -> int:
-        if self._channel is None:
-            self._channel = self._connection.channel()
-        try:
-            return int(self._channel.queue_declare(queue, passive=True).message_count)
-        except NotFound:
-            self._channel = None  # RabbitMQ has closed it
-            return 0
+        self._peek.close()
 
 
 def backlog_of(app: Any, timeout: float) -> RedisBacklog | RabbitBacklog:

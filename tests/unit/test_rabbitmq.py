@@ -71,6 +71,17 @@ def test_queue_cannot_be_a_quorum_queue_with_priorities_and_says_what_to_write()
         make_quorum(queue)
 
 
+def test_publishes_without_confirms_are_refused_by_the_first_use_of_a_queue():
+    app = app_on("amqp://localhost//", broker_transport_options={"confirm_publish": False})
+    with pytest.raises(ConfigError, match='leave "confirm_publish" out'):
+        app.send_task("any")
+
+
+def test_publishes_with_confirms_and_those_of_redis_are_as_before():
+    assert app_on("amqp://localhost//", broker_transport_options={"confirm_publish": True}).amqp.queues
+    assert app_on("redis://localhost//", broker_transport_options={"confirm_publish": False}).amqp.queues
+
+
 def test_priorities_for_every_queue_make_classic_queues_of_all():
     app = app_on("amqp://localhost//", ha_queues={"orders": 2}, task_queue_max_priority=9)
     queues = app.amqp.queues
