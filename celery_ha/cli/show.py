@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 
-
 #: Columns, of a table that nobody limits.
 WIDEST = 100_000
 
