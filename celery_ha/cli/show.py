@@ -12,6 +12,9 @@ from typing import Any
 
 import click
 
+#: Columns, of a table that nobody limits.
+WIDEST = 100_000
+
 
 @dataclass(frozen=True)
 class Table:
@@ -36,7 +39,7 @@ class Answer:
 
 
 def show(answer: Answer, *, as_json: bool, color: bool) -> None:
-    """Write an answer to standard output; tables are drawn only in a terminal, and if rich is installed."""
+    """Write an answer to standard output; tables are drawn only in a terminal that is wide enough, by rich."""
     if as_json:
         click.echo(json.dumps(answer.value, indent=2, default=str))
         return
@@ -111,4 +114,8 @@ def rich_table(table: Table, styles: Mapping[str, str] | None = None) -> Any:
 def _draw(table: Table, *, color: bool) -> None:
     from rich.console import Console  # noqa: PLC0415 - optional
 
-    Console(no_color=not color).print(rich_table(table))
+    console, drawn = Console(no_color=not color), rich_table(table)
+    if console.measure(drawn, options=console.options.update(max_width=WIDEST)).maximum <= console.width:
+        console.print(drawn)
+    else:  # rich would cut names and ids, which somebody wants to copy
+        click.echo("\n".join(plain(table)))

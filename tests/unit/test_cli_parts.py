@@ -49,12 +49,14 @@ def test_plain_tables_are_aligned():
     assert list(plain(Table(("a", "long"), [("xx", 1), ("x", "")]))) == ["a   long", "xx  1", "x   -"]
 
 
-def in_a_terminal(monkeypatch, **how) -> str:
-    """What a terminal is shown."""
+def in_a_terminal(monkeypatch, *rows: str, **how) -> str:
+    """What a terminal of 80 columns is shown."""
     inner, outer = os.openpty()
     with os.fdopen(outer, "w") as screen, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", screen)
-        answer = Answer({"a": 1}, [Table(("node",), [("w1[bold]",)]), "done", Table(("b",), [], "empty")])
+        answer = Answer(
+            {"a": 1}, [Table(("node",), [(row,) for row in rows or ("w1[bold]",)]), "done", Table(("b",), [], "empty")]
+        )
         show(answer, color=False, **how)
     shown = b""
     with suppress(OSError):  # how Linux says that the other side was closed
@@ -68,6 +70,14 @@ def test_a_terminal_shows_drawn_tables(monkeypatch):
     said = in_a_terminal(monkeypatch, as_json=False)
     assert "───" in said
     assert all(text in said for text in ("node", "w1[bold]", "done", "empty"))
+
+
+def test_no_name_is_cut_because_the_terminal_is_narrow(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "account:" + "7" * 90
+    said = in_a_terminal(monkeypatch, long, as_json=False)
+    assert long in said
+    assert "…" not in said
 
 
 def test_a_terminal_without_rich_shows_plain_ones(monkeypatch):
