@@ -150,6 +150,28 @@ class Custody:
         life = self._life()
         return life is not None and not life.fenced and life.ledger.holds(claim)
 
+    def trusts(self, claim: str) -> bool:
+        """Whether the claim is in this node's hands, and its lease may be trusted."""
+        life = self._life()
+        return life is not None and self.holds(claim) and life.keeper.trusted
+
+    def confirms(self, claim: str) -> bool:
+        """Whether it may be told what became of an attempt: its message has not moved on (rule 13).
+
+        The broker is asked if the lease is in doubt, as it is just after a freeze; no answer is none that allows it.
+        """
+        life = self._life()
+        if life is None or not self.holds(claim):
+            return False
+        if life.keeper.trusted:
+            return True
+        try:
+            with self._reaching():
+                return self._broker.holds(life.ledger.lease, claim)
+        except StoreUnavailable as exc:
+            logger.warning("Could not ask whether claim %s is still here: %s", claim, exc)
+            return False
+
     def _ask(self, life: Life, claim: str) -> bool:
         ledger = life.ledger
         owed = ledger.owed()

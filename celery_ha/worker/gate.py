@@ -82,6 +82,9 @@ def gated(base: type[Request], gate: Gate) -> type[Request]:
         __doc__ = base.__doc__
         ungated = base
 
+        #: Somebody else runs it by now: nothing is told of its end here.
+        disowned = False
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             refuse_malformed(self)
@@ -102,14 +105,15 @@ def gated(base: type[Request], gate: Gate) -> type[Request]:
 
         def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
             try:
-                return gate.ours(self, exc_info) or super().on_failure(exc_info, *args, **kwargs)
+                told = kwargs.get("return_ok", False)
+                return gate.ours(self, exc_info, told=told) or super().on_failure(exc_info, *args, **kwargs)
             finally:
                 gate.slot_freed()
 
         def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
-            super().on_timeout(soft, timeout)
-            if not soft:
-                gate.child_gone(self)
+            if gate.owns_timeout(self, soft=soft):
+                super().on_timeout(soft, timeout)
+            gate.timed_out(self, soft=soft)
 
     return GatedRequest
 
@@ -125,10 +129,32 @@ class Gate:
         self._node = node
 
     def lost(self, request: Any) -> bool:
-        """Whether the message was given back while it waited for a slot: somebody else runs it."""
-        if self._node.claims.holds(claim_of(request)):
+        """Whether the message was given back while it waited for a slot, or may be somebody else's for another reason.
+
+        Not even that it was revoked or has expired is told then.
+        """
+        if self._node.claims.trusts(claim_of(request)):
             return False
+        self.give_back(request)
+        return True
+
+    def disowns(self, request: Any) -> bool:
+        """Whether somebody else runs by now what came to an end here, or may: nothing may be told of it (rule 13).
+
+        What the main process tells is meant: of a child it has lost or killed, of a rejection. A process that runs a
+        body asks for itself.
+
+        **Failure:** a broker that does not answer has the message given back, as that of an attempt that was
+        interrupted.
+        """
+        claims, claim = self._node.claims, claim_of(request)
+        if not request.task.acks_late or request._already_revoked or claims.confirms(claim):
+            return False
+        if not request._already_cancelled:  # by ourselves, as a zombie
+            logger.warning("%s ended here after its message had moved on, as far as is known: nothing is told", request)
+        claims.interrupted(claim)
         self.leave(request)
+        request.disowned = True
         return True
 
     def passes(self, request: Any) -> bool:
@@ -172,8 +198,23 @@ class Gate:
         if key := request.request_dict.get(HEADER):
             self._node.free_key(key, request.id)
 
-    def ours(self, request: Any, exc_info: Any) -> bool:
-        """Whether a failure was of our own making, and is dealt with."""
+    def owns_timeout(self, request: Any, *, soft: bool) -> bool:
+        """Whether it may be told that a time limit is over; a prefork pool has come by ``on_failure`` before."""
+        return soft or (not request.disowned and (request.acknowledged or not self.disowns(request)))
+
+    def timed_out(self, request: Any, *, soft: bool) -> None:
+        """A hard limit kills its child."""
+        if not soft:
+            self.child_gone(request)
+
+    def ours(self, request: Any, exc_info: Any, *, told: bool) -> bool:
+        """Whether a failure was of our own making, or nobody's business any more, and is dealt with.
+
+        Args:
+            request: what failed.
+            exc_info: why.
+            told: the process that ran it has told, if that is called for; else this one will.
+        """
         exc = getattr(exc_info.exception, "exc", exc_info.exception)
         if isinstance(exc, NotStarted):
             self.give_back(request)
@@ -181,11 +222,14 @@ class Gate:
         if isinstance(exc, Busy):
             self.stand_in_line(request, exc)
             return True
+        if isinstance(exc, (WorkerLostError, Terminated, SystemExit)):
+            self.child_gone(request)
+        if (not told or isinstance(exc, (Ignore, Reject))) and self.disowns(request):
+            return True
         if isinstance(exc, Ignore) or (isinstance(exc, Reject) and not exc.requeue):
             self.ended_untold(request)
-        elif isinstance(exc, (WorkerLostError, Terminated, SystemExit)):
-            self.child_gone(request)
-            return not isinstance(exc, Terminated) and count_late(self._node, request, leave=self.leave)
+        elif isinstance(exc, (WorkerLostError, SystemExit)):
+            return count_late(self._node, request, leave=self.leave)
         elif isinstance(exc, TypeError) and (reason := misfit(request)):
             # Celery tells FAILURE; the first ending counts, so its ack does not drop the message.
             why = f"wrong arguments: {reason}"

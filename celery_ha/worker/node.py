@@ -247,7 +247,9 @@ class WorkerNode:
         return 1 if self._serial else BATCH
 
     def free_slots(self) -> int:
-        return max(0, self.concurrency() - len(state.reserved_requests))
+        # What a zombie could not stop, and what was acked early, runs on after Celery has forgotten what was reserved.
+        taken = max(len(state.reserved_requests), len(state.active_requests))
+        return max(0, self.concurrency() - taken)
 
     def check(self) -> None:
         life = self.life

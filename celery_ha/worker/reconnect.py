@@ -32,7 +32,8 @@ def drop_waiting(consumer: Any, in_pool: Callable[[str], bool]) -> None:
         if bucket:
             bucket.clear_pending()
     for request in tuple(state.reserved_requests):
-        if not in_pool(claim_of(request)):
+        # What was acked before it ran has no claim any more, and takes its slot all the same.
+        if not in_pool(claim_of(request)) and request not in state.active_requests:
             _forget(request)
     for request in tuple(getattr(state, "scheduled_requests", ())):
         entry = getattr(request, "_eta_timer_entry", None)

@@ -46,6 +46,29 @@ def test_frozen_worker_is_taken_over_and_starts_nothing_it_was_fenced_from(make_
     assert {run.node for run in scene.ledger.runs() if run.key in new} == {frozen.name}
 
 
+def test_time_limit_that_passed_while_its_worker_was_fenced_is_told_to_nobody(make_scene: Callable[..., Scene]):
+    # Given a task that outlasts its time limit, the first time
+    scene = make_scene(ttl=2.0)
+    frozen, _ = scene.top_up(2)
+    (key,) = scene.keys_on(scene.shards(frozen), 1)
+    lease, limit = scene.node(frozen).lease, 4.0
+    scene.probe.fatal.apply_async((key, "hang", 1), time_limit=limit, link_error=scene.probe.told.s())
+    scene.wait_started([key])
+    # When its worker is frozen, another one runs it to its end, and the limit is over
+    harm = scene.kill(frozen, signal.SIGSTOP)
+    scene.wait_ended([key])
+    eventually(lambda: time.time() > harm.at + limit, why="the time limit")
+    frozen.send(signal.SIGCONT)
+    # Then the one that wakes does not say that it failed
+    eventually(lambda: any(n.name == frozen.name and n.lease != lease for n in scene.nodes()), why="rejoined")
+    scene.settled(scene.load(10, 0.02))
+    assert [run for run in scene.ledger.path.read_text().splitlines() if run.startswith("told")] == []
+    # And a task that takes too long under its new lease fails as ever
+    (other,) = scene.keys_on(scene.shards(frozen), 1)
+    scene.probe.fatal.apply_async((other, "hang"), time_limit=1, link_error=scene.probe.told.s())
+    eventually(lambda: "TimeLimitExceeded" in scene.ledger.path.read_text(), why="told")
+
+
 def test_freeze_shorter_than_half_the_ttl_fences_nobody(trio: Scene):
     # Given workers under load
     before = {node.lease for node in trio.nodes()}

@@ -7,13 +7,59 @@ import pickle
 import struct
 import sys
 from select import select
+from types import SimpleNamespace
 
 import pytest
 from billiard import Process
 from celery.concurrency.asynpool import AsynPool, ResultHandler
+from celery.worker import state
 from kombu.asynchronous import Hub
 
-from celery_ha.worker.reconnect import Reads, watch_again
+from celery_ha.worker.node import WorkerNode
+from celery_ha.worker.reconnect import Reads, drop_waiting, watch_again
+
+
+class Request:
+    """As much of one as a reconnect looks at."""
+
+    def __init__(self, claim: str) -> None:
+        self.id = self.name = claim
+        self.message = SimpleNamespace(delivery_tag=claim)
+
+
+def test_task_that_was_acked_early_keeps_its_slot_while_it_runs():
+    """Else more is claimed as started than can start: bystanders that would count (G7)."""
+    # Given one request whose task runs and was acked before, and one that waits
+    early, waits = Request("L.1"), Request("L.2")
+    for request in (early, waits):
+        state.task_reserved(request)
+    state.active_requests.add(early)
+    consumer = SimpleNamespace(controller=None, task_buckets={}, timer=None)
+    try:
+        # When the connection is lost under a living lease
+        drop_waiting(consumer, lambda _claim: False)
+        # Then the one that runs is known on
+        assert set(state.reserved_requests) == {early}
+        assert state.requests.get("L.1") is early
+    finally:
+        state.task_ready(early)
+
+
+def test_slots_in_which_threads_run_on_after_a_fence_are_not_free():
+    # Given two threads that run what a zombie could not stop; Celery has dropped its reservations
+    running = [Request("old.1"), Request("old.2")]
+    state.active_requests.update(running)
+    node = SimpleNamespace(concurrency=lambda: 3)
+    try:
+        # Then nothing is claimed as started for them
+        assert WorkerNode.free_slots(node) == 1
+        # And what is reserved for the third counts with what runs, once it runs
+        state.task_reserved(new := Request("new.1"))
+        state.task_accepted(new)
+        assert WorkerNode.free_slots(node) == 0
+    finally:
+        for request in (*running, new):
+            state.task_ready(request)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such pool there")
