@@ -26,7 +26,7 @@ from tests.simulation.kernel import Owner
 from tests.simulation.ledger import MAX_DELIVERIES
 from tests.simulation.network import Caller, Wire
 from tests.simulation.rabbit import HEARTBEAT, RabbitBroker
-from tests.simulation.shards import BASE, owned
+from tests.simulation.shards import BASE, LEFT, owned
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -466,7 +466,7 @@ class Process(Caller):
         kernel, lease = self.world.kernel, self.lease
         if self.world.sharding.on:
             self.give_shards_away()
-            self.world.sharding.expect_handed_over(self)
+            self.world.sharding.expect_handed_over(self, LEFT)
         unstarted = [*self.reserved.values(), *self.aside.values(), *self.condemned.values()]
         for claim in sorted(unstarted, key=_number, reverse=True):
             self.outbox[claim.id] = Settlement(claim.id, Ending.RELEASE)

@@ -18,7 +18,7 @@ from tests.simulation.plain import Plain
 from tests.simulation.rabbit import HEARTBEAT, Rabbit
 from tests.simulation.replica import LAG, Replica
 from tests.simulation.revoking import Revoking
-from tests.simulation.shards import SETTLE, Sharding
+from tests.simulation.shards import KILLED, SETTLE, Sharding
 from tests.simulation.worker import TTL, Process
 
 #: Simulated seconds within which everything must be done after the last fault.
@@ -115,7 +115,7 @@ class World:
         if self.rabbit.on:
             self.buffered -= {"claim"}  # it delivers to nobody who is not connected
         self.plain = plain(self)
-        self.plan = self.sharding.plan(Plan.draw(self.rng, CHAOS))
+        self.plan = self.rabbit.plan(self.sharding.plan(Plan.draw(self.rng, CHAOS)))
         self.calm = False
         self.process = process
         #: Times that G4 was put to the test.
@@ -376,7 +376,7 @@ class World:
         process.crash(disconnect=disconnect)
         if disconnect and self.gentle:
             self.after(PROMISE, self._expect_moved, process.lease)
-            self.sharding.expect_handed_over(process)
+            self.sharding.expect_handed_over(process, KILLED)
         if self.rng.random() < 0.6:
             self.after(self.rng.uniform(0.2, 3.0), self._restart_worker, process.name)
 
