@@ -278,6 +278,7 @@ MUTANTS: dict[str, Mutant] = {
     "rule_3_late_look_counts": Mutant(
         "a late look, or a gap between looks, starts nothing afresh", ("G5",), 1500,
         patches=((_observer, "observe", _never_late),),
+        needs=lambda world: world.has("stall") or world.has("outage"),
     ),
     "rule_3_failed_look_counts": Mutant(
         "a look that failed is no break in the observation", ("G5",), 500,

@@ -29,6 +29,8 @@ DEPLOYED = 0.3
 SETTLE = 20.0
 #: Seconds after which the shards of a node that was killed, or that has begun to leave, have another consumer.
 KILLED, LEFT = 1.5, 0.8
+#: Seconds within which a newcomer has its shards.
+NEW = 1.5
 
 
 class Sharding:
@@ -69,12 +71,15 @@ class Sharding:
             self._world.after(within, self._check_handed_over, process, process.shards_owned, within, self._gone())
 
     def _check_handed_over(self, process: Process, shards: frozenset[str], within: float, gone: int) -> None:
-        if gone < self._gone() or not self._world.seasoned(within) or not self._agreed():
-            return  # the next one has gone too, nobody was there to see it, or a larger number is not known to all
+        if gone < self._gone() or not self._world.seasoned(within) or not self._agreed(within):
+            return  # the next one has gone too, nobody was there to see it, or shards move to a newcomer
         if left := sorted(shards - self._consumed()):
             raise Violation(f"handover: {within} s after {process.lease} went nobody else consumes {left}")
 
-    def _agreed(self) -> bool:
+    def _agreed(self, within: float) -> bool:
+        """Whether all know the largest number of shards, and nobody has come since, or just before."""
+        if any(worker.born > self._world.kernel.now - within - NEW for worker in self._world.workers):
+            return False
         return {worker.shards for worker in self._consumers()} == {self._world.broker.shards[BASE]}
 
     def _gone(self) -> int:

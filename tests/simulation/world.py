@@ -225,6 +225,10 @@ class World:
         self.kernel.run(self.kernel.now + SETTLE, stop=self.sharding.settled)
         self.sharding.check_settled()
 
+    def has(self, kind: str) -> bool:
+        """Whether this seed has a fault of a kind."""
+        return any(kind == planned for _, planned in self.plan.timed)
+
     def drained(self) -> bool:
         return all(producer.done for producer in self.producers) and self.ledger.accepted == self.ledger.acked
 
@@ -460,9 +464,12 @@ class World:
         if process and self.rng.random() < 0.3:
             self.freeze(process, lasts)
 
-    def _do_outage(self, _: Process | None) -> None:
-        """Nobody reaches the servers; no connection is closed."""
-        self.outage_until = self.kernel.now + self.rng.choice([1.0, TTL, 2 * TTL])
+    def _do_outage(self, process: Process | None) -> None:
+        """Nobody reaches the servers; no connection is closed. One may stand still meanwhile, and miss it."""
+        lasts = self.rng.choice([1.0, TTL, 2 * TTL])
+        self.outage_until = self.kernel.now + lasts
+        if process and self.rng.random() < 0.5:
+            self.freeze(process, lasts)
 
     def _do_stall_store(self, _: Process | None) -> None:
         self.stalled[0] = self.kernel.now + self._apart.choice([0.5, SOCKET_TIMEOUT + 0.1, TTL, 2 * TTL])
