@@ -114,6 +114,7 @@ class Process(Caller):
         #: The members by its last look, and what it consumes of the shards by them.
         self.members: tuple[Node, ...] = ()
         self.shards_owned: frozenset[str] = frozenset()
+        self._followed: tuple[tuple[Node, ...], int] | None = None
         self.world.ledger.processes[lease] = self
 
     def make_keeper(self, node: Node) -> Keeper:
@@ -261,6 +262,9 @@ class Process(Caller):
 
     def _follow_members(self) -> None:
         """Take over shards with their backlog; let go of others with what has not started."""
+        if (self.members, self.shards) == self._followed:
+            return
+        self._followed = self.members, self.shards
         others = (node for node in self.members if node.lease != self.lease)
         me = replace(self.keeper.node, opened=float("inf"))
         before, self.shards_owned = self.shards_owned, owned(self.name, self.shards, (*others, me))
