@@ -7,7 +7,7 @@ what one with everything at once drowns.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: Simulated seconds in which things go wrong.
 CHAOS = 16.0
@@ -26,7 +26,7 @@ APART = ("stall_store", "stall_broker", "outage_store", "outage_broker", "failov
 #: Those that leave G4 in force: who is killed is given up within two seconds.
 GENTLE = ("kill", "kill", "join", "leave")
 #: The same, of a deploy: nodes come and go.
-DEPLOY = ("kill", "join", "leave", "leave")
+DEPLOY = ("kill", "kill", "join", "join", "leave", "leave")
 
 _WEIGHT = {"crash_before": 1, "crash_after": 1, "lost_reply": 3, "pause_before": 1, "pause_after": 2}
 
@@ -48,7 +48,7 @@ class Plan:
     @classmethod
     def draw(cls, rng: random.Random, chaos: float) -> Plan:
         if rng.random() < 0.1:
-            return cls.draw_gentle(rng, chaos, GENTLE)
+            return cls.draw_gentle(rng, chaos, GENTLE, 3)
         kinds = tuple(kind for kind in CALL_FAULTS if rng.random() < 0.6)
         menu = [kind for kind in TIMED_FAULTS if rng.random() < 0.5] or ["kill"]
         if "wipe" in menu and "clock_step" in menu:
@@ -60,10 +60,17 @@ class Plan:
         return cls(rng.choice([0.0, 0.02, 0.06, 0.12]) if kinds else 0.0, kinds, weights, tuple(timed))
 
     @classmethod
-    def draw_gentle(cls, rng: random.Random, chaos: float, menu: tuple[str, ...]) -> Plan:
-        return cls(0.0, (), (), tuple(sorted((rng.uniform(3.0, chaos), rng.choice(menu)) for _ in range(3))))
+    def draw_gentle(cls, rng: random.Random, chaos: float, menu: tuple[str, ...], count: int) -> Plan:
+        return cls(0.0, (), (), draw_timed(rng, chaos, menu, count))
+
+    def with_more(self, timed: tuple[tuple[float, str], ...]) -> Plan:
+        return replace(self, timed=tuple(sorted(self.timed + timed)))
+
+
+def draw_timed(rng: random.Random, chaos: float, menu: tuple[str, ...], count: int) -> tuple[tuple[float, str], ...]:
+    return tuple(sorted((rng.uniform(3.0, chaos), rng.choice(menu)) for _ in range(count)))
 
 
 def draw_apart(rng: random.Random, chaos: float) -> tuple[tuple[float, str], ...]:
     """Faults of one server of two."""
-    return tuple(sorted((rng.uniform(3.0, chaos), rng.choice(APART)) for _ in range(rng.choice([0, 1, 2, 3]))))
+    return draw_timed(rng, chaos, APART, rng.choice([0, 1, 2, 3]))

@@ -175,7 +175,8 @@ class Ledger:
         before = self._latest.get(number, claim)
         self._latest[number] = claim
         process = self.processes[before.lease]
-        body = None if before.id in self.let_go else process.children.get(before.id)
+        over = before.id in self.let_go or before.lease in self.fences
+        body = None if over else process.children.get(before.id)
         if body is not None and not (body.dead or process.dead) and self.is_open(before.lease):
             raise Violation(f"G2: message {number} runs twice at once, as {before.id} and {claim.id}")
 

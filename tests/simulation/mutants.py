@@ -31,7 +31,7 @@ from tests.simulation.ledger import TrackedBroker, TrackedStore
 from tests.simulation.plain import Plain
 from tests.simulation.replica import Replica
 from tests.simulation.worker import Process
-from tests.simulation.world import Producer
+from tests.simulation.world import Producer, World
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Mutant:
     #: Seeds within which it must be found.
     within: int
     parts: dict[str, type] = field(default_factory=dict)
+    #: Whether a seed's world has what the rule is about; others are not run.
+    needs: Callable[[World], bool] = field(default=lambda _world: True, kw_only=True)
     #: (owner, name, replacement)
     patches: tuple[tuple[Any, str, Any], ...] = ()
 
@@ -276,6 +278,7 @@ MUTANTS: dict[str, Mutant] = {
     "rule_3_late_look_counts": Mutant(
         "a late look, or a gap between looks, starts nothing afresh", ("G5",), 1500,
         patches=((_observer, "observe", _never_late),),
+        needs=lambda world: world.has("stall") or world.has("outage"),
     ),
     "rule_3_failed_look_counts": Mutant(
         "a look that failed is no break in the observation", ("G5",), 500,
@@ -333,7 +336,8 @@ MUTANTS: dict[str, Mutant] = {
         "a node whose main loop is wedged goes on renewing", ("liveness",), 300, {"process": RenewsWedged}
     ),
     "rule_10_bells_silent": Mutant(
-        "a change of members rings nobody's bell", ("handover",), 1000, {"store": RingsNobody}
+        "a change of members rings nobody's bell", ("handover",), 2000, {"store": RingsNobody},
+        needs=lambda world: world.sharding.on and world.gentle,
     ),
     "rule_11_current_lease": Mutant(
         "a child acts for the lease its node has now", ("G3",), 1000, {"process": ActsForItsCurrentLease}
@@ -342,11 +346,13 @@ MUTANTS: dict[str, Mutant] = {
         "tokens are counted without the server's time", ("G3",), 500, {"store": CountsTokensFromOne}
     ),
     "rule_12_no_wait": Mutant(
-        "a fence and a grant do not wait for the replica", ("G3", "G2", "G5"), 2000, {"replica": WaitsForNoReplica}
+        "a fence and a grant do not wait for the replica", ("G3", "G2", "G5"), 2000, {"replica": WaitsForNoReplica},
+        needs=lambda world: world.replica is not None,
     ),
     "rule_5_leftovers_stay": Mutant(
         "locks of attempts that are over stay when the store lost their release", ("liveness", "G3"), 2000,
         {"process": LeavesLeftovers},
+        needs=lambda world: world.replica is not None,
     ),
     "rule_13_unchecked_writes": Mutant(
         "a body writes its result without checking its claim", ("G2",), 500, {"process": WritesUnchecked}
@@ -361,46 +367,58 @@ MUTANTS: dict[str, Mutant] = {
     "rule_15_unstarted_not_counted": Mutant(
         "deliveries that end before the start are not counted", ("liveness",), 100,
         patches=((_worker, "suspected", lambda _headers: False),),
+        needs=lambda world: world.poisonous,
     ),
     "rule_15_suspects_beside_others": Mutant(
         "what is claimed with a message that kills carries the mark, and past the limit it is given up",
         ("G7", "liveness"), 1000, {"process": GivesUpWhatIsMarked},
         patches=((_memory, "_AGAIN", b"never there"),),
+        needs=lambda world: world.poisonous,
     ),
     "rule_15_never_given_up": Mutant(
-        "a message that kills has no last attempt", ("G7", "liveness"), 200, {"process": NeverGivesUp}
+        "a message that kills has no last attempt", ("G7", "liveness"), 200, {"process": NeverGivesUp},
+        needs=lambda world: world.poisonous,
     ),
     "rule_15_buried_before_told": Mutant(
-        "a message goes to the dead letters before anybody is told", ("G7",), 200, {"process": BuriesBeforeItTells}
+        "a message goes to the dead letters before anybody is told", ("G7",), 200, {"process": BuriesBeforeItTells},
+        needs=lambda world: world.poisonous,
     ),
     "rule_16_own_count_only": Mutant(
         "a node consumes as many shards as its own settings say", ("liveness", "handover"), 300,
         {"process": CountsItsOwnShards},
+        needs=lambda world: world.sharding.on,
     ),
     "rule_16_count_read_once": Mutant(
         "the number of shards is read when the lease opens, and never again", ("liveness", "handover"), 300,
         {"process": ReadsTheCountOnce},
+        needs=lambda world: world.sharding.on,
     ),
     "rule_16_base_not_consumed": Mutant(
-        "owners of shards do not consume the base queue", ("liveness",), 100, {"process": ConsumesShardsOnly}
+        "owners of shards do not consume the base queue", ("liveness",), 100, {"process": ConsumesShardsOnly},
+        needs=lambda world: world.sharding.on,
     ),
     "rule_16_unacked_left": Mutant(
-        "what dead plain workers held is not restored", ("liveness",), 300, {"process": LeavesUnacked}
+        "what dead plain workers held is not restored", ("liveness",), 300, {"process": LeavesUnacked},
+        needs=lambda world: world.plain.beside,
     ),
     "uninstall_gives_nothing_back": Mutant(
         "celery_ha is taken out and what dead workers held is forgotten", ("G1", "G8"), 300,
         {"plain": GivesNothingBack},
+        needs=lambda world: world.plain.taken_out,
     ),
     "uninstall_leaves_lines": Mutant(
         "celery_ha is taken out and what waits in line for a lock stays there", ("G8",), 1000,
         patches=((MemoryServer, "pour", _nothing(None)),),
+        needs=lambda world: world.plain.taken_out,
     ),
     "drain_keeps_its_shards": Mutant(
-        "a node that leaves keeps its shards until it is gone", ("handover",), 1000, {"process": KeepsItsShards}
+        "a node that leaves keeps its shards until it is gone", ("handover",), 1000, {"process": KeepsItsShards},
+        needs=lambda world: world.sharding.on and world.gentle,
     ),
     "rule_17_redelivery_starts": Mutant(
         "what RabbitMQ delivers again starts, whatever became of the attempt before", ("G2",), 300,
         patches=((MemoryAttempts, "_now", _nothing(_Try())),),
+        needs=lambda world: world.rabbit.on,
     ),
     "rule_18_one_by_one": Mutant(
         "several dead leases are requeued one after the other", ("order",), 1000,
@@ -411,6 +429,7 @@ MUTANTS: dict[str, Mutant] = {
         patches=((MemoryBroker, "requeue", _newest_to_the_front),),
     ),
     "rule_19_not_read": Mutant(
-        "a worker does not read which tasks were revoked before it came", ("G6",), 300, {"process": ReadsNoRevocations}
+        "a worker does not read which tasks were revoked before it came", ("G6",), 300, {"process": ReadsNoRevocations},
+        needs=lambda world: world.revoking.on,
     ),
 }  # fmt: skip

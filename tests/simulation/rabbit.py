@@ -17,6 +17,7 @@ from celery_ha.brokers.amqp import AmqpBroker
 from celery_ha.brokers.unacked import OWN_ID, Delivery, Unacked
 from celery_ha.model import Batch, Claim, Ending, Settlement
 from celery_ha.store.memory import MemoryStore
+from tests.simulation.faults import CHAOS, Plan, draw_timed
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -46,7 +47,14 @@ class Rabbit:
     channels: dict[str, Channel] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.on = random.Random(f"{self.world.seed}-rabbit").random() < RABBIT
+        self._rng = random.Random(f"{self.world.seed}-rabbit")
+        self.on = self._rng.random() < RABBIT
+
+    def plan(self, drawn: Plan) -> Plan:
+        """The faults of a seed: connections that are closed while bodies run are what this is about."""
+        return (
+            drawn.with_more(draw_timed(self._rng, CHAOS, ("drop",), self._rng.choice([0, 2, 4]))) if self.on else drawn
+        )
 
     def connect(self, lease: str) -> Channel:
         return self.channels.setdefault(lease, Channel())

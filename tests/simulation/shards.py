@@ -27,8 +27,10 @@ SHARDED, PLAIN = 0.35, 0.1
 DEPLOYED = 0.3
 #: Seconds within which, at last, every shard has one consumer: two readings of the widest count, and looks.
 SETTLE = 20.0
-#: Seconds after which the shards of a node that is gone, or that has begun to leave, have another consumer.
-HAND_OVER = 1.5
+#: Seconds after which the shards of a node that was killed, or that has begun to leave, have another consumer.
+KILLED, LEFT = 1.5, 0.8
+#: Seconds within which a newcomer has its shards.
+NEW = 1.5
 
 
 class Sharding:
@@ -48,7 +50,7 @@ class Sharding:
 
     def plan(self, drawn: Plan) -> Plan:
         """The faults of a seed; one with shards is more often one in which nodes just come and go."""
-        return Plan.draw_gentle(self._rng, CHAOS, DEPLOY) if self.on and self._rng.random() < DEPLOYED else drawn
+        return Plan.draw_gentle(self._rng, CHAOS, DEPLOY, 5) if self.on and self._rng.random() < DEPLOYED else drawn
 
     def setting(self) -> int:
         """The number of shards in the settings of a node or producer that starts now."""
@@ -63,18 +65,21 @@ class Sharding:
             shards = min(self._old, self._new)
         return shard_name(BASE, shard_of(task, shards))
 
-    def expect_handed_over(self, process: Process) -> None:
-        """Look, a little later, whether others consume what a node had that leaves or is gone."""
+    def expect_handed_over(self, process: Process, within: float) -> None:
+        """Look, so many seconds later, whether others consume what a node had that leaves or is gone."""
         if self.on and self._world.gentle:
-            self._world.after(HAND_OVER, self._check_handed_over, process, process.shards_owned, self._gone())
+            self._world.after(within, self._check_handed_over, process, process.shards_owned, within, self._gone())
 
-    def _check_handed_over(self, process: Process, shards: frozenset[str], gone: int) -> None:
-        if gone < self._gone() or not self._world.seasoned(HAND_OVER) or not self._agreed():
-            return  # the next one has gone too, nobody was there to see it, or a larger number is not known to all
+    def _check_handed_over(self, process: Process, shards: frozenset[str], within: float, gone: int) -> None:
+        if gone < self._gone() or not self._world.seasoned(within) or not self._agreed(within):
+            return  # the next one has gone too, nobody was there to see it, or shards move to a newcomer
         if left := sorted(shards - self._consumed()):
-            raise Violation(f"handover: {HAND_OVER} s after {process.lease} went nobody else consumes {left}")
+            raise Violation(f"handover: {within} s after {process.lease} went nobody else consumes {left}")
 
-    def _agreed(self) -> bool:
+    def _agreed(self, within: float) -> bool:
+        """Whether all know the largest number of shards, and nobody has come since, or just before."""
+        if any(worker.born > self._world.kernel.now - within - NEW for worker in self._world.workers):
+            return False
         return {worker.shards for worker in self._consumers()} == {self._world.broker.shards[BASE]}
 
     def _gone(self) -> int:

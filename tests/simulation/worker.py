@@ -26,7 +26,7 @@ from tests.simulation.kernel import Owner
 from tests.simulation.ledger import MAX_DELIVERIES
 from tests.simulation.network import Caller, Wire
 from tests.simulation.rabbit import HEARTBEAT, RabbitBroker
-from tests.simulation.shards import BASE, owned
+from tests.simulation.shards import BASE, LEFT, owned
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -114,6 +114,7 @@ class Process(Caller):
         #: The members by its last look, and what it consumes of the shards by them.
         self.members: tuple[Node, ...] = ()
         self.shards_owned: frozenset[str] = frozenset()
+        self._followed: tuple[tuple[Node, ...], int] | None = None
         self.world.ledger.processes[lease] = self
 
     def make_keeper(self, node: Node) -> Keeper:
@@ -261,6 +262,9 @@ class Process(Caller):
 
     def _follow_members(self) -> None:
         """Take over shards with their backlog; let go of others with what has not started."""
+        if (self.members, self.shards) == self._followed:
+            return
+        self._followed = self.members, self.shards
         others = (node for node in self.members if node.lease != self.lease)
         me = replace(self.keeper.node, opened=float("inf"))
         before, self.shards_owned = self.shards_owned, owned(self.name, self.shards, (*others, me))
@@ -466,7 +470,7 @@ class Process(Caller):
         kernel, lease = self.world.kernel, self.lease
         if self.world.sharding.on:
             self.give_shards_away()
-            self.world.sharding.expect_handed_over(self)
+            self.world.sharding.expect_handed_over(self, LEFT)
         unstarted = [*self.reserved.values(), *self.aside.values(), *self.condemned.values()]
         for claim in sorted(unstarted, key=_number, reverse=True):
             self.outbox[claim.id] = Settlement(claim.id, Ending.RELEASE)

@@ -18,7 +18,7 @@ from tests.simulation.plain import Plain
 from tests.simulation.rabbit import HEARTBEAT, Rabbit
 from tests.simulation.replica import LAG, Replica
 from tests.simulation.revoking import Revoking
-from tests.simulation.shards import SETTLE, Sharding
+from tests.simulation.shards import KILLED, SETTLE, Sharding
 from tests.simulation.worker import TTL, Process
 
 #: Simulated seconds within which everything must be done after the last fault.
@@ -115,7 +115,7 @@ class World:
         if self.rabbit.on:
             self.buffered -= {"claim"}  # it delivers to nobody who is not connected
         self.plain = plain(self)
-        self.plan = self.sharding.plan(Plan.draw(self.rng, CHAOS))
+        self.plan = self.rabbit.plan(self.sharding.plan(Plan.draw(self.rng, CHAOS)))
         self.calm = False
         self.process = process
         #: Times that G4 was put to the test.
@@ -224,6 +224,10 @@ class World:
         self.ledger.check_locks(self.store, self.broker)
         self.kernel.run(self.kernel.now + SETTLE, stop=self.sharding.settled)
         self.sharding.check_settled()
+
+    def has(self, kind: str) -> bool:
+        """Whether this seed has a fault of a kind."""
+        return any(kind == planned for _, planned in self.plan.timed)
 
     def drained(self) -> bool:
         return all(producer.done for producer in self.producers) and self.ledger.accepted == self.ledger.acked
@@ -376,7 +380,7 @@ class World:
         process.crash(disconnect=disconnect)
         if disconnect and self.gentle:
             self.after(PROMISE, self._expect_moved, process.lease)
-            self.sharding.expect_handed_over(process)
+            self.sharding.expect_handed_over(process, KILLED)
         if self.rng.random() < 0.6:
             self.after(self.rng.uniform(0.2, 3.0), self._restart_worker, process.name)
 
@@ -460,9 +464,12 @@ class World:
         if process and self.rng.random() < 0.3:
             self.freeze(process, lasts)
 
-    def _do_outage(self, _: Process | None) -> None:
-        """Nobody reaches the servers; no connection is closed."""
-        self.outage_until = self.kernel.now + self.rng.choice([1.0, TTL, 2 * TTL])
+    def _do_outage(self, process: Process | None) -> None:
+        """Nobody reaches the servers; no connection is closed. One may stand still meanwhile, and miss it."""
+        lasts = self.rng.choice([1.0, TTL, 2 * TTL])
+        self.outage_until = self.kernel.now + lasts
+        if process and self.rng.random() < 0.5:
+            self.freeze(process, lasts)
 
     def _do_stall_store(self, _: Process | None) -> None:
         self.stalled[0] = self.kernel.now + self._apart.choice([0.5, SOCKET_TIMEOUT + 0.1, TTL, 2 * TTL])
