@@ -82,8 +82,8 @@ def refuse_unconfirmed(options: Mapping[str, object] | None) -> None:
     """
     if not (options or {}).get("confirm_publish", True):
         raise ConfigError(
-            'broker_transport_options has "confirm_publish": False, and then a message that apply_async has sent may be '
-            'lost with nobody told: leave "confirm_publish" out, celery_ha publishes with confirms'
+            'broker_transport_options has "confirm_publish": False, and then a message that apply_async has sent may '
+            'be lost with nobody told: leave "confirm_publish" out, celery_ha publishes with confirms'
         )
 
 
