@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from celery_ha.appconf import is_set
-from celery_ha.config import Config
+from celery_ha.config import Config, is_set
 from celery_ha.errors import ConfigError
 
-#: Celery settings besides :data:`celery_ha.appconf.CELERY_DEFAULTS`, and a heartbeat that follows the lease TTL.
+#: Celery settings besides :data:`celery_ha.config.CELERY_DEFAULTS`, and a heartbeat that follows the lease TTL.
 DEFAULTS: Mapping[str, object] = {
     # Replicated, confirmed by a majority, and redelivered in order.
     "task_default_queue_type": "quorum",
@@ -83,8 +82,8 @@ def refuse_unconfirmed(options: Mapping[str, object] | None) -> None:
     """
     if not (options or {}).get("confirm_publish", True):
         raise ConfigError(
-            'broker_transport_options has "confirm_publish": False, and then what apply_async has sent may be '
-            'lost with nobody told: leave "confirm_publish" out, celery_ha publishes with confirms'
+            'broker_transport_options has "confirm_publish": False, and then a message that apply_async has sent may '
+            'be lost with nobody told: leave "confirm_publish" out, celery_ha publishes with confirms'
         )
 
 

@@ -17,7 +17,7 @@ DEAD_QUEUE, DEAD_HEADER = "_ha.dead", "ha_dead"
 
 
 def declare_dead_queue(channel: Any) -> None:
-    """Make the queue, if it is not there; whoever looks takes every letter and gives it back, without a limit."""
+    """Make the queue, if it is not there; whoever looks takes letters and gives them back, without a limit."""
     arguments = {"x-queue-type": "quorum", "x-delivery-limit": NEVER_DROP}
     channel.queue_declare(DEAD_QUEUE, durable=True, auto_delete=False, arguments=arguments)
 

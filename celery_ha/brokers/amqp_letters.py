@@ -1,22 +1,24 @@
 """The dead letters on RabbitMQ: list, retry, drop.
 
-A queue is no table: whoever looks takes all letters, one after the other, and gives back what he does not
-want. Who looks in the same moment sees fewer.
+A queue is no table: whoever looks takes letters, the oldest first and one after the other, and gives back what he does
+not want. So a list takes a page of them, and one looks at a time: a second one would find nothing meanwhile.
 """
 
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import nlargest
+from itertools import islice
 from typing import Any
 
 import amqp
 
 from celery_ha.brokers.amqp_dead import DEAD_HEADER, DEAD_QUEUE, declare_dead_queue
 from celery_ha.brokers.amqp_envelope import as_envelope
+from celery_ha.brokers.amqp_mutex import alone
 from celery_ha.brokers.amqp_peek import Peek
 from celery_ha.brokers.dead import DeadLetter
 from celery_ha.envelope import DELIVERIES, UNSTARTED, task_id
@@ -25,6 +27,12 @@ from celery_ha.model import Claim
 
 #: Headers that were true of the letter, and are not of what is published again.
 SPENT = (DEAD_HEADER, DELIVERIES, UNSTARTED, "x-delivery-count")
+
+#: Letters that a list takes at most: the oldest, which are the first to come.
+PAGE = 1_000
+#: The queue that is one looker's, and the seconds that the next one waits for him.
+LOOKER, PATIENCE = "_ha.dead.look", 30.0
+BUSY = "somebody else has looked at the dead letters for half a minute (a `celery ha dead` that hangs?): try again"
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class AmqpDeadLetters:
 
     Raises:
         StoreUnavailable: the broker could not be reached; a call may have happened.
+        StoreError: somebody else looks, and comes to no end.
     """
 
     def __init__(self, peek: Peek, queue_of: Callable[[str], Any]) -> None:
@@ -54,18 +63,25 @@ class AmqpDeadLetters:
         return self._peek.ready(DEAD_QUEUE) or 0
 
     def __iter__(self) -> Iterator[DeadLetter]:
-        """The newest first."""
-        return iter(self.newest(None))
-
-    def newest(self, limit: int | None) -> list[DeadLetter]:
-        """The last ``limit`` of them, the newest first."""
+        """The newest first; all of them."""
         with self._browse() as (_, found):
-            return [held.letter for held in deque(found, limit)][::-1]
+            return iter(sorted((held.letter for held in found), key=_age, reverse=True))
+
+    def newest(self, limit: int) -> list[DeadLetter]:
+        """The last ``limit`` of the oldest :data:`PAGE`, the newest first."""
+        with self._browse() as (_, found):
+            return nlargest(limit, (held.letter for held in islice(found, PAGE)), key=_age)
 
     def find(self, wanted: str) -> DeadLetter | None:
         """The letter of this id, or the newest one of the task of this id."""
-        found = [letter for letter in self if wanted in {letter.claim.id, task_id(letter.claim.payload)}]
-        return next((letter for letter in found if letter.claim.id == wanted), found[0] if found else None)
+        of_task = None
+        with self._browse() as (_, found):
+            for held in found:
+                if held.letter.claim.id == wanted:
+                    return held.letter
+                if task_id(held.letter.claim.payload) == wanted:
+                    of_task = max(of_task or held.letter, held.letter, key=_age)
+        return of_task
 
     def retry(self, letters: Iterable[DeadLetter]) -> int:
         """Put letters at the end of their queues, with no attempt counted.
@@ -88,10 +104,11 @@ class AmqpDeadLetters:
     def _end(self, letters: Iterable[DeadLetter], what: Callable[[Any, _Held], None]) -> int:
         wanted, ended = {letter.claim.id for letter in letters}, 0
         with self._browse() as (channel, found):
-            for held in found:
+            while wanted and (held := next(found, None)) is not None:
                 if held.letter.claim.id in wanted:
                     what(channel, held)
                     channel.basic_ack(held.message.delivery_tag)
+                    wanted.discard(held.letter.claim.id)
                     ended += 1
         return ended
 
@@ -110,9 +127,14 @@ class AmqpDeadLetters:
     @contextmanager
     def _browse(self) -> Iterator[tuple[Any, Iterator[_Held]]]:
         """All letters, the oldest first; what is not acked within the block goes back to its place."""
-        with self._peek.channel() as channel:
+        with alone(self._peek, LOOKER, PATIENCE, BUSY), self._peek.channel() as channel:
             declare_dead_queue(channel)
             yield channel, _taken(channel)
+
+
+def _age(letter: DeadLetter) -> float:
+    """What was given back and what never was are not in their old order."""
+    return letter.at
 
 
 def _taken(channel: Any) -> Iterator[_Held]:

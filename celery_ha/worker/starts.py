@@ -4,24 +4,20 @@ Celery's pool frees a slot, and so starts the next task, just before it tells th
 one is done. A start that must be asked for (rule 1) waits for the loop's next turn instead; by then
 the ack is noted and goes with the question, and so do the other starts of that turn.
 
-Where the broker can be asked without waiting, the loop turns on until the answer is there, unless it comes
-within a millisecond, when another turn would take longer; what wants to start meanwhile goes with the
-next question. Only what has a slot is asked for: what waits for one
+Where the broker can be asked without waiting, the loop turns on until the answer is there; what wants to
+start meanwhile goes with the next question. To wait even a millisecond for it saves a turn and costs more,
+measured: nothing else is read or written meanwhile. Only what has a slot is asked for: what waits for one
 has not started, whatever becomes of this process (rule 15).
 """
 
 from __future__ import annotations
 
-import select
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from celery_ha.model import Readable
 from celery_ha.worker.gate import claim_of
-
-#: Seconds in which an answer costs less than another turn of the loop.
-AT_ONCE = 0.001
 
 
 class Marking(Protocol):
@@ -37,13 +33,6 @@ class Marking(Protocol):
         """Read the answer, waiting for it if it is not there."""
 
 
-def comes_at_once(by: Readable) -> bool:
-    """Whether an answer comes at once; the loop hears of a later one."""
-    poller = select.poll()
-    poller.register(by.fileno(), select.POLLIN)
-    return bool(poller.poll(AT_ONCE * 1000))
-
-
 class Starts:
     """Stands in for ``WorkController._process_task``.
 
@@ -52,19 +41,9 @@ class Starts:
         hub: the worker's loop.
         claims: the marks.
         ahead: every request that comes here has a slot, so several may be asked for at once.
-        comes_at_once: whether an answer is worth waiting for.
     """
 
-    def __init__(
-        self,
-        process: Callable[[Any], None],
-        hub: Any,
-        claims: Marking,
-        *,
-        ahead: bool = False,
-        comes_at_once: Callable[[Readable], bool] = comes_at_once,
-    ) -> None:
-        self._comes_at_once = comes_at_once
+    def __init__(self, process: Callable[[Any], None], hub: Any, claims: Marking, *, ahead: bool = False) -> None:
         self._process = process
         self._hub = hub
         self._claims = claims
@@ -87,8 +66,6 @@ class Starts:
         if self._asked:
             return  # its answer drains
         if self._ahead and self._ask():
-            if self._by is not None and self._comes_at_once(self._by):
-                self._hear()
             return
         try:
             while self._waiting:

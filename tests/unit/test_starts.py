@@ -75,8 +75,7 @@ class Stage:
     def __init__(self, claims: Claims, *, ahead: bool = True) -> None:
         self.ran: list[tuple[str, bool]] = []
         self.loop, self.claims = Loop(), claims
-        self.at_once = False
-        self.starts = Starts(self.process, self.loop, claims, ahead=ahead, comes_at_once=lambda _answer: self.at_once)
+        self.starts = Starts(self.process, self.loop, claims, ahead=ahead)
 
     def process(self, request: Request) -> None:
         self.ran.append((request.claim, self.claims.marked(request.claim)))
@@ -110,15 +109,6 @@ def test_starts_of_one_turn_are_asked_for_together_and_nothing_goes_before_the_a
     assert stage.ran == []
     stage.loop.readers[7]()
     assert stage.ran == [("L.1", True), ("L.2", True)]
-
-
-def test_answer_that_comes_at_once_costs_no_other_turn() -> None:
-    stage = Stage(Claims())
-    stage.at_once = True
-    stage.want("L.1", "L.2")
-    stage.loop.turn()
-    assert stage.ran == [("L.1", True), ("L.2", True)]
-    assert not stage.loop.calls
 
 
 def test_what_wants_to_start_before_the_answer_goes_with_the_next_question() -> None:
