@@ -71,7 +71,7 @@ def seen_through(ha: Any, backend: Any) -> Callable[..., Any]:
 
     @wraps(count)
     def counted(request: Any, *args: Any, **kwargs: Any) -> Any:
-        if _COUNT not in vars(backend) or not isinstance(getattr(backend, _COUNT), _Script):
+        if not isinstance(vars(backend).get(_CLEAN), _Script):  # not before: asking for one makes the client
             _take_scripts(ha, backend)
         part = _counted.set(_Part(_claim_of(ha, request)))
         try:
@@ -147,7 +147,9 @@ def _take_scripts(ha: Any, backend: Any) -> None:
         return script(keys=keys, args=[part.token, *args[1:]], client=client)
 
     for name, call in ((_COUNT, count), (_EXTEND, extend), (_CLEAN, clean)):
-        setattr(backend, name, _Script(getattr(backend, name), call))
+        script = getattr(backend, name)
+        if not isinstance(script, _Script):  # two threads may share a backend
+            setattr(backend, name, _Script(script, call))
 
 
 def _take_over(ha: Any, client: Any, key: str, part: _Part) -> bool | None:
