@@ -71,7 +71,7 @@ def seen_through(ha: Any, backend: Any) -> Callable[..., Any]:
 
     @wraps(count)
     def counted(request: Any, *args: Any, **kwargs: Any) -> Any:
-        if _COUNT not in vars(backend) or not isinstance(getattr(backend, _COUNT), _Script):
+        if not isinstance(vars(backend).get(_CLEAN), _Script):  # not before: asking for one makes the client
             _take_scripts(ha, backend)
         part = _counted.set(_Part(_claim_of(ha, request)))
         try:
@@ -118,9 +118,19 @@ class _Script:
         return self._call(self._script, keys, args, client)
 
 
-def _take_scripts(ha: Any, backend: Any) -> None:
-    def count(script: Any, keys: list[Any], args: list[Any], client: Any) -> Any:
-        ensure_claimed(ha)
+class _Rules:
+    """What is done instead of running Celery's scripts as they are.
+
+    Args:
+        ha: the installed HA.
+    """
+
+    def __init__(self, ha: Any) -> None:
+        self._ha = ha
+
+    def count(self, script: Any, keys: list[Any], args: list[Any], client: Any) -> Any:
+        """Count the part; when all are counted and a dead one has the body, take it over."""
+        ensure_claimed(self._ha)
         part = _part()
         part.run = args[-1]
         while True:
@@ -128,26 +138,31 @@ def _take_scripts(ha: Any, backend: Any) -> None:
             done, difference, size, claimed = answer
             if claimed or not size or done != int(size) + int(difference or 0):
                 return answer
-            taken = _take_over(ha, client, keys[-1], part)
+            taken = _take_over(self._ha, client, keys[-1], part)
             if taken is not None:
                 return [done, difference, size, int(taken)]
 
-    def extend(script: Any, keys: list[Any], args: list[Any], client: Any) -> Any:
+    def extend(self, script: Any, keys: list[Any], args: list[Any], client: Any) -> int:
+        """Claim the body for as long as publishing may take, unless the part runs elsewhere by now."""
         part = _part()
-        if _has_moved_on(ha):
+        if _has_moved_on(self._ha):
             return 0
         part.publishing = bool(script(keys=keys, args=[part.token, part.kept(args[-1])], client=client))
         return int(part.publishing)
 
-    def clean(script: Any, keys: list[Any], args: list[Any], client: Any) -> Any:
+    def clean(self, script: Any, keys: list[Any], args: list[Any], client: Any) -> int:
+        """Note that the body is published; a part that was refused cleans nothing: its other attempt needs it."""
         part = _part()
         part.publishing = False
-        if _has_moved_on(ha):
-            return 1  # nothing is ours to clean: its other attempt needs what was counted
-        return script(keys=keys, args=[part.token, *args[1:]], client=client)
+        return 1 if _has_moved_on(self._ha) else int(script(keys=keys, args=[part.token, *args[1:]], client=client))
 
-    for name, call in ((_COUNT, count), (_EXTEND, extend), (_CLEAN, clean)):
-        setattr(backend, name, _Script(getattr(backend, name), call))
+
+def _take_scripts(ha: Any, backend: Any) -> None:
+    rules = _Rules(ha)
+    for name, call in ((_COUNT, rules.count), (_EXTEND, rules.extend), (_CLEAN, rules.clean)):
+        script = getattr(backend, name)
+        if not isinstance(script, _Script):  # two threads may share a backend
+            setattr(backend, name, _Script(script, call))
 
 
 def _take_over(ha: Any, client: Any, key: str, part: _Part) -> bool | None:
