@@ -157,7 +157,7 @@ class ClaimingChannel(RingingChannel):
         else:
             names = list(self._hot)[:SCAN_WIDTH]
         self._asked_queues = names
-        self._paid = intake.ledger.owed()
+        self._paid = intake.ledger.endings()
         self._claimed_as = intake.lease
         self._asked_for = limit = self.qos.free(min(self._limit(intake), intake.free_slots()))
         keys, args = claim_command(self.layout, intake.lease, names, limit, limit, self._paid)
@@ -291,14 +291,15 @@ class ClaimingChannel(RingingChannel):
         self.qos.bury(claim.id, reason)
 
     def pay(self) -> None:
-        """Send what is owed, unless a claim is under way or about to carry it."""
+        """Send what is owed, except what a claim that is under way carries."""
         intake = self.intake
-        if intake is None or self.asked == "claim" or self._closing or monotonic() < self._quiet_until:
+        if intake is None or self._closing or monotonic() < self._quiet_until:
             return
+        ledger, under_way = intake.ledger, self.asked == "claim"
         try:
-            intake.between_claims()
-            ledger = intake.ledger
-            owed = ledger.owed()
+            if not under_way:
+                intake.between_claims()
+            owed = ledger.deferrals() if under_way else ledger.owed()
             open_ = not owed or intake.settle(owed)
         except StoreUnavailable as exc:
             raise ConnectionError(str(exc)) from exc  # what a worker reconnects for
