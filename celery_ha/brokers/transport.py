@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from queue import Empty
 from time import monotonic
 from typing import Any
@@ -41,6 +42,8 @@ BATCH = 100
 #: Seconds between looks at all queues: while idle for producers that ring no bell, while busy so
 #: that a queue whose bell nobody heard is not starved.
 SCAN_IDLE, SCAN_BUSY = 1.0, 0.25
+#: Seconds after which the answer to a claim comes late. Less than it takes to fence a lease whose connections are gone.
+LATE = 0.25
 
 
 class ClaimingChannel(RingingChannel):
@@ -221,8 +224,12 @@ class ClaimingChannel(RingingChannel):
         if self._asked_for:
             intake.reception.serve(self._asked_queues)
         self._take_turns(batch)
-        ledger.took(batch.claims)
-        for claim in batch.claims:
+        claims = batch.claims
+        if monotonic() - self._brpop_sent_at >= LATE:
+            # We may have been frozen, and fenced meanwhile, before we notice that our connections are gone: ask.
+            claims = tuple(replace(claim, started=False) for claim in claims)
+        ledger.took(claims)
+        for claim in claims:
             self._deliver_claim(intake, claim)
         if not batch.claims:
             raise Empty

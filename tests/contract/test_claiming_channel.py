@@ -16,6 +16,8 @@ from celery_ha.brokers.connection import Connection
 from celery_ha.brokers.layout import Layout
 from celery_ha.brokers.ledger import Ledger
 from celery_ha.brokers.redis import RedisBroker
+from celery_ha.brokers.transport import LATE
+from tests.support.fleet import eventually
 from tests.support.server import RedisServer
 
 pytestmark = pytest.mark.contract
@@ -73,8 +75,14 @@ def channel(redis_server: RedisServer, intake: Intake) -> Iterator[Any]:
         yield made
 
 
-def turn(channel: Any) -> None:
+def ask(channel: Any) -> None:
+    """Ask for messages, and for no bell."""
+    channel._scan_at = 0.0
     channel._brpop_start()
+
+
+def turn(channel: Any) -> None:
+    ask(channel)
     with suppress(Empty):
         channel._brpop_read()
 
@@ -111,7 +119,7 @@ def test_claim_that_arrives_late_does_not_unmark_an_attempt_that_runs_by_then(
     intake.ledger.defer(claim)
     # And the next claim, on its way for a while
     arrive = held_up(channel, monkeypatch)
-    channel._brpop_start()
+    ask(channel)
     channel.pay()
     # When the attempt asks to start, over another connection, and runs
     owed = intake.ledger.owed()
@@ -123,3 +131,27 @@ def test_claim_that_arrives_late_does_not_unmark_an_attempt_that_runs_by_then(
     with suppress(Empty):
         channel._brpop_read()
     assert intake.broker.held(LEASE) == {claim: True}
+
+
+def test_mark_that_comes_late_does_not_count(channel: Any, intake: Intake) -> None:
+    """A node that froze with its answer on the way may have been fenced since, if it lost its connections too."""
+    # Given a message that was claimed with its mark, and then moved on
+    publish(intake, "waiting")
+    ask(channel)
+    eventually(lambda: intake.broker.held(LEASE), within=5, why="claimed")
+    intake.broker.fence(LEASE)
+    # When the answer is read long after the question
+    channel._brpop_sent_at -= LATE
+    channel._brpop_read()
+    # Then its start is asked for, and refused
+    (claim,) = intake.ledger.held()
+    assert not intake.ledger.started(claim)
+    assert not intake.broker.start(LEASE, claim)
+
+
+def test_mark_that_comes_at_once_costs_no_question(channel: Any, intake: Intake) -> None:
+    publish(intake, "waiting")
+    turn(channel)
+
+    (claim,) = intake.ledger.held()
+    assert intake.ledger.started(claim)
