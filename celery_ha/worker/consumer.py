@@ -61,7 +61,7 @@ class Consumer(consumer.Consumer):
         self.node.on_members = self._members_changed
         self.node.reception.cut = lambda: cut(self)
         self._reaping: Any = None
-        self._revoked = Shared(self.node.store.revocations, self.node.insist)
+        self._revoked = Shared(self.node.store.revocations, self.node.insist_for_good)
 
     # -- connecting -------------------------------------------------------------------------
 
