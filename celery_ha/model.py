@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+#: A queue that nobody consumes: a beat names it, to be a node that others judge and that judges.
+BEAT_QUEUE = "@beat"
+
 #: Version of every record celery_ha writes; a reader refuses one it does not know.
 SCHEMA = 1
 
@@ -34,6 +37,11 @@ class Node:
     opened: float = 0.0
     #: Seconds after which a renewal counter that stands still means death.
     ttl: float = 10.0
+
+    @property
+    def runs_tasks(self) -> bool:
+        """Whether it consumes any queue of tasks; a process that only takes locks, and a beat, do not."""
+        return any(queue != BEAT_QUEUE for queue in self.queues)
 
 
 @dataclass(frozen=True)
