@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+#: A queue that nobody consumes: a beat names it, to be a node that others judge and that judges.
+BEAT_QUEUE = "@beat"
+
 #: Version of every record celery_ha writes; a reader refuses one it does not know.
 SCHEMA = 1
 
@@ -36,6 +39,11 @@ class Node:
     ttl: float = 10.0
     #: How many shards it knows of each sharded queue it consumes, when its lease is opened.
     shards: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def runs_tasks(self) -> bool:
+        """Whether it consumes any queue of tasks; a process that only takes locks, and a beat, do not."""
+        return any(queue != BEAT_QUEUE for queue in self.queues)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from celery_ha.config import Config
 from celery_ha.errors import StoreUnavailable
-from celery_ha.model import Holder, Term
+from celery_ha.model import BEAT_QUEUE, Holder, Term
 from celery_ha.telling.post import Post
 from celery_ha.telling.teller import Teller
 from celery_ha.worker.announcer import Announcer
@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 #: The lock whose holder is the beat in office.
 OFFICE = "@beat"
-#: A queue that nobody consumes: a process that names one is a node, so beats judge each other also when no worker
-#: lives (see :func:`celery_ha.failover.roles.deputies`).
-QUEUE = "@beat"
+#: What makes it a node, so beats judge each other also when no worker lives (see
+#: :func:`celery_ha.failover.roles.deputies`).
+QUEUE = BEAT_QUEUE
 #: Longest TTL of a beat's lease, seconds. Nothing runs twice when a beat is given up for dead by mistake, so a beat can
 #: afford a shorter one than a worker; and nobody is judged before he was watched for his TTL.
 TTL = 3.0

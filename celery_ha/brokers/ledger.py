@@ -124,8 +124,19 @@ class Ledger:
 
     def owed(self) -> tuple[Settlement, ...]:
         """What to send: newest claim first, so that what goes back ends up in its old order."""
+        return self._newest_first(lambda _item: True)
+
+    def endings(self) -> tuple[Settlement, ...]:
+        """What a command may carry that nobody waits for: an ending changes nothing, however late it arrives."""
+        return self._newest_first(lambda item: item.ending is not Ending.DEFER)
+
+    def deferrals(self) -> tuple[Settlement, ...]:
+        """What must be answered before anything is started: arriving later, it would unmark an attempt that runs."""
+        return self._newest_first(lambda item: item.ending is Ending.DEFER)
+
+    def _newest_first(self, wanted: Callable[[Settlement], bool]) -> tuple[Settlement, ...]:
         with self._mutex:
-            return tuple(sorted(self._owed.values(), key=_number, reverse=True)[:AT_ONCE])
+            return tuple(sorted(filter(wanted, self._owed.values()), key=_number, reverse=True)[:AT_ONCE])
 
     def confirmed(self, settled: Iterable[Settlement]) -> None:
         """The broker answered: forget what it now knows, unless it changed meanwhile."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from queue import Empty
 from time import monotonic
 from typing import Any
@@ -41,6 +42,8 @@ BATCH = 100
 #: Seconds between looks at all queues: while idle for producers that ring no bell, while busy so
 #: that a queue whose bell nobody heard is not starved.
 SCAN_IDLE, SCAN_BUSY = 1.0, 0.25
+#: Seconds after which the answer to a claim comes late. Less than it takes to fence a lease whose connections are gone.
+LATE = 0.25
 
 
 class ClaimingChannel(RingingChannel):
@@ -157,7 +160,7 @@ class ClaimingChannel(RingingChannel):
         else:
             names = list(self._hot)[:SCAN_WIDTH]
         self._asked_queues = names
-        self._paid = intake.ledger.owed()
+        self._paid = intake.ledger.endings()
         self._claimed_as = intake.lease
         self._asked_for = limit = self.qos.free(min(self._limit(intake), intake.free_slots()))
         keys, args = claim_command(self.layout, intake.lease, names, limit, limit, self._paid)
@@ -221,8 +224,12 @@ class ClaimingChannel(RingingChannel):
         if self._asked_for:
             intake.reception.serve(self._asked_queues)
         self._take_turns(batch)
-        ledger.took(batch.claims)
-        for claim in batch.claims:
+        claims = batch.claims
+        if monotonic() - self._brpop_sent_at >= LATE:
+            # We may have been frozen, and fenced meanwhile, before we notice that our connections are gone: ask.
+            claims = tuple(replace(claim, started=False) for claim in claims)
+        ledger.took(claims)
+        for claim in claims:
             self._deliver_claim(intake, claim)
         if not batch.claims:
             raise Empty
@@ -291,14 +298,15 @@ class ClaimingChannel(RingingChannel):
         self.qos.bury(claim.id, reason)
 
     def pay(self) -> None:
-        """Send what is owed, unless a claim is under way or about to carry it."""
+        """Send what is owed, except what a claim that is under way carries."""
         intake = self.intake
-        if intake is None or self.asked == "claim" or self._closing or monotonic() < self._quiet_until:
+        if intake is None or self._closing or monotonic() < self._quiet_until:
             return
+        ledger, under_way = intake.ledger, self.asked == "claim"
         try:
-            intake.between_claims()
-            ledger = intake.ledger
-            owed = ledger.owed()
+            if not under_way:
+                intake.between_claims()
+            owed = ledger.deferrals() if under_way else ledger.owed()
             open_ = not owed or intake.settle(owed)
         except StoreUnavailable as exc:
             raise ConnectionError(str(exc)) from exc  # what a worker reconnects for

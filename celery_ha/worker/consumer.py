@@ -61,7 +61,7 @@ class Consumer(consumer.Consumer):
         self.node.on_members = self._members_changed
         self.node.reception.cut = lambda: cut(self)
         self._reaping: Any = None
-        self._revoked = Shared(self.node.store.revocations, self.node.insist)
+        self._revoked = Shared(self.node.store.revocations, self.node.insist_for_good)
 
     # -- connecting -------------------------------------------------------------------------
 
@@ -282,6 +282,12 @@ class Consumer(consumer.Consumer):
         for request in tuple(state.reserved_requests):
             if claim_of(request) in given:
                 self.gate.leave(request)
+        # What waits for a rate limit is in no set of the worker's, and takes credit.
+        for bucket in filter(None, self.task_buckets.values()):
+            for waiting in tuple(bucket.contents):
+                if claim_of(waiting[0]) in given:
+                    bucket.contents.remove(waiting)
+                    self.gate.leave(waiting[0])
 
     def _select_shards(self) -> None:
         """Before Celery reasserts what it consumes: the shards that are ours now."""

@@ -350,6 +350,10 @@ class WorkerNode:
         life = self._life
         self.aside.insist(call, lambda: life is self._life)
 
+    def insist_for_good(self, call: Callable[[], object]) -> None:
+        """The same for what is no matter of one lease: until the store answers or the worker says goodbye."""
+        self.aside.insist(call, lambda: self._life is not None)
+
     # -- shards -----------------------------------------------------------------------------
 
     def shards(self) -> frozenset[str]:

@@ -11,7 +11,7 @@ import redis
 from celery_ha.brokers.layout import Layout
 from celery_ha.brokers.memory import MemoryBroker, MemoryBrokerServer
 from celery_ha.brokers.redis import RedisBroker
-from celery_ha.model import Ending, Holder, Node, Parked, Settlement, Verdict
+from celery_ha.model import BEAT_QUEUE, Ending, Holder, Node, Parked, Settlement, Verdict
 from celery_ha.parking.memory import MemoryParking
 from celery_ha.parking.redis import RedisParking
 from celery_ha.store.memory import MemoryServer, MemoryStore
@@ -308,6 +308,22 @@ def test_when_the_last_worker_has_said_goodbye_what_waits_is_back_in_its_queues(
     yard.open("M")
     names = [claim.payload for claim in yard.broker.claim("M", ("q",), limit=9, slots=0).claims]
     assert names == [b"third", b"second", b"other"]
+    assert yard.locks.waiting("x") == 0
+
+
+def test_beat_that_lives_on_is_no_worker_that_would_run_what_waits(yard: Yard) -> None:
+    """Plain workers may come after ours, and a beat would hand them one message in each ``ha_lock_inherit`` (G8)."""
+    # Given a beat, and a worker of which messages wait in line
+    yard.store.leases.open(Node("B", "beat@host", queues=(BEAT_QUEUE,), ttl=10.0))
+    holder, token = yard.hold("first")
+    for task in ("second", "third"):
+        assert yard.park(yard.claim(task)) is Parked.PARKED
+    # When the worker says goodbye
+    yard.locks.release("x", holder, token)
+    assert yard.broker.settle("L", [Settlement(holder.claim, Ending.ACK)])
+    assert yard.broker.leave("L")
+    assert yard.store.leases.close("L", clean=True)
+    # Then nothing waits any more
     assert yard.locks.waiting("x") == 0
 
 

@@ -14,6 +14,7 @@ import redis
 
 from celery_ha.brokers.dead import DeadLetters
 from celery_ha.brokers.layout import Layout
+from celery_ha.brokers.merge import merge
 from celery_ha.brokers.redis import RedisBroker
 from celery_ha.model import Ending, Holder, Node, Parked, Settlement
 from celery_ha.parking.redis import RedisParking, pour
@@ -123,6 +124,27 @@ def test_dead_letter_that_cannot_go_back_stays_dead(broker: RedisBroker):
         letters.retry(letters)
     assert len(letters) == 1
     assert [letter.claim.payload for letter in letters] == [message("a")]
+
+
+def test_publish_that_was_refused_is_not_taken_for_a_repetition_the_next_time(broker: RedisBroker):
+    """kombu repeats it with the same number: it must not seem to be there (rule 14)."""
+    broker.client.set("q", "somebody else's")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        broker.publish("q", message("a"), publish_id="producer.1")
+    broker.client.delete("q")
+
+    assert broker.publish("q", message("a"), publish_id="producer.1")
+    assert waiting(broker) == [message("a")]
+    assert not broker.publish("q", message("a"), publish_id="producer.1")
+
+
+def test_shard_is_not_emptied_into_a_queue_that_cannot_be_written(broker: RedisBroker):
+    broker.publish("q.0", message("a"))
+    broker.client.set("q", "somebody else's")
+
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        merge(broker, "q.0", "q", exchange="", routing_key="q")
+    assert waiting(broker, "q.0") == [message("a")]
 
 
 @pytest.mark.parametrize("wakes", ["release", "sweep", "pour"])

@@ -6,7 +6,7 @@
 
 for at = 1, #ARGV, 2 do
   if redis.call('LINDEX', KEYS[1], -1) ~= ARGV[at] then return (at - 1) / 2 end
+  redis.call('LPUSH', KEYS[2], ARGV[at + 1]) -- first: if it is refused, nothing is lost
   redis.call('RPOP', KEYS[1])
-  redis.call('LPUSH', KEYS[2], ARGV[at + 1])
 end
 return #ARGV / 2

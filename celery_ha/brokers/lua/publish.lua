@@ -10,9 +10,10 @@
 -- else "<highest> <bits>": which of the 32 up to it were seen, the anti-replay window of RFC 4303,
 -- 3.4.3. A number older than the window is added: twice is allowed where lost is not.
 
+local remember
 if ARGV[2] ~= '' then
   local seen = redis.call('GET', KEYS[3])
-  local remember = ARGV[2]
+  remember = ARGV[2]
   if seen ~= ARGV[4] and (seen or ARGV[4] ~= '0') then
     local number = tonumber(ARGV[2])
     local highest, window = number, 1
@@ -33,9 +34,9 @@ if ARGV[2] ~= '' then
     if window < 0 then window = window + 4294967296 end
     remember = string.format('%.0f %.0f', highest, window)
   end
-  redis.call('SET', KEYS[3], remember, 'EX', ARGV[3])
 end
-redis.call('LPUSH', KEYS[1], ARGV[1])
+redis.call('LPUSH', KEYS[1], ARGV[1]) -- first: one that is refused was not seen
+if remember then redis.call('SET', KEYS[3], remember, 'EX', ARGV[3]) end
 if redis.call('ZADD', KEYS[2], 0, '1') == 1 then
   redis.call('EXPIRE', KEYS[2], 3600)
 end

@@ -10,10 +10,12 @@
 -- include: locks
 -- include: line
 
--- A process that consumes no queue only takes locks.
+-- A process that consumes no queue only takes locks, and a beat names one that is none.
 local function has_workers()
   for _, node in ipairs(redis.call('HVALS', key('nodes'))) do
-    if #cjson.decode(node).queues > 0 then return true end
+    for _, queue in ipairs(cjson.decode(node).queues) do
+      if queue ~= '@beat' then return true end
+    end
   end
   return false
 end

@@ -67,7 +67,7 @@ class MemoryLeases(LeaseStore):
             if clean and not any(lock.holder.lease == lease for lock in server.memory.locks.values()):
                 server.forget_member(lease)
                 server.members_changed()
-                if not any(node.queues for node in server.memory.nodes.values()):
+                if not any(node.runs_tasks for node in server.memory.nodes.values()):
                     server.pour()
                 return True
             server.fence_member(lease, 0, "closed with luggage")
