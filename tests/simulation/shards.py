@@ -83,7 +83,7 @@ class Sharding:
         return {worker.shards for worker in self._consumers()} == {self._world.broker.shards[BASE]}
 
     def _gone(self) -> int:
-        return sum(worker.dead or worker.leaving for worker in self._world.workers)
+        return sum(worker.dead + worker.leaving for worker in self._world.workers)
 
     def settled(self) -> bool:
         """Whether each shard that is in anybody's settings has one consumer."""
