@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from celery_ha.attempts.base import ACK_OWED, ACK_SENT, Attempt, Attempts, Earlier, Started
+from celery_ha.attempts.base import ACK_OWED, ACK_SENT, Attempt, Attempts, Earlier, Question, Started
+from celery_ha.attempts.threaded import ThreadedQuestion
 from celery_ha.errors import SchemaError
 from celery_ha.model import Ending, Settlement
 from celery_ha.store.zookeeper.broom import Broom
@@ -85,6 +86,9 @@ class ZooKeeperAttempts(Attempts):
             self._known[attempt.claim] = attempt
         self._settled(settle)
         return started
+
+    def question(self) -> Question:
+        return ThreadedQuestion(self.start)
 
     def settle(self, lease: str, settle: Sequence[tuple[Settlement, float]]) -> bool:
         def end() -> bool:
