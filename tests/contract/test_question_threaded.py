@@ -12,7 +12,7 @@ from celery_ha.attempts.base import ACK_SENT, Attempt, Question, Started
 from celery_ha.attempts.threaded import ThreadedQuestion
 from celery_ha.attempts.zookeeper import ZooKeeperAttempts
 from celery_ha.errors import StoreUnavailable
-from celery_ha.model import Ending, Node, Settlement
+from celery_ha.model import Ending, Node, Settlement, Verdict
 from celery_ha.store.choose import store_from_url
 from celery_ha.store.zookeeper.store import ZooKeeperStore
 from tests.support.zookeeper import ZooKeeper
@@ -79,3 +79,24 @@ def test_answer_that_is_lost_wakes_who_waits_and_the_next_question_is_answered()
     question.ask("a", [attempt(1)], ())
     assert question.answer() == [Started.YES]
     question.close()
+
+
+def test_end_that_was_written_by_another_hand_is_read_again_and_takes_nothing_from_the_next(store, attempts):
+    store.leases.open(Node("b", "b@host"))
+    assert attempts.start("a", attempt(1)) is Started.YES
+    other = ZooKeeperAttempts(store)
+    assert other.settle("a", [(Settlement("a.1", Ending.RELEASE), ACK_SENT)])
+    assert other.start("b", Attempt("b.1", "m1", "task", "orders.1")) is Started.YES
+    # What was written under the first lease is known here, and no longer true
+    assert attempts.settle("a", [(Settlement("a.1", Ending.ACK), ACK_SENT)])
+    assert [found.claim for found in other.under("b")] == ["b.1"]
+    assert other.earlier("m1").running
+
+
+def test_end_under_a_lease_that_was_given_up_changes_nothing(store, attempts):
+    assert attempts.start("a", attempt(1)) is Started.YES
+    look = store.court.look()
+    term = store.court.elect("a")
+    assert store.court.fence(term, "a", Verdict("a", "told to", look.counters["a"], look.nodes["a"].connections))
+    assert not attempts.settle("a", [(Settlement("a.1", Ending.ACK), ACK_SENT)])
+    assert [found.claim for found in attempts.under("a")] == ["a.1"]
