@@ -9,7 +9,7 @@ from typing import Any
 import kombu
 from celery.app import amqp
 
-from celery_ha import config
+from celery_ha import appconf
 from celery_ha.brokers.connection import Connection
 from celery_ha.delays import led_through
 from celery_ha.keys import base_of, shard_names
@@ -125,7 +125,7 @@ class AMQP(amqp.AMQP):
         if on_rabbitmq(self.app.conf):
             refuse_unconfirmed(self.app.conf.broker_transport_options)
             declared.on_rabbitmq()
-        declared.shard(config.read(self.app).queues)
+        declared.shard(appconf.read(self.app).queues)
         return declared
 
     def Router(self, queues: Any = None, create_missing: Any = None) -> Router:  # noqa: N802 - Celery's name
@@ -138,7 +138,7 @@ class AMQP(amqp.AMQP):
         super()._handle_conf_update(*args, **kwargs)
         changed = {**(args[0] if args else {}), **kwargs}
         if "queues" in self.__dict__ and any(key in changed for key in self.app.conf._to_keys(SHARDED)):  # noqa: SLF001
-            self.queues.shard(config.read(self.app).queues)
+            self.queues.shard(appconf.read(self.app).queues)
 
 
 def _shard_of(base: kombu.Queue, name: str) -> kombu.Queue:

@@ -14,13 +14,14 @@ from typing import Any
 
 from celery._state import connect_on_app_finalize
 
+from celery_ha.appconf import defaults_for, found, read
 from celery_ha.attempts.choose import attempts_in
 from celery_ha.brokers.amqp import AmqpBroker
 from celery_ha.brokers.amqp_management import Management
 from celery_ha.brokers.amqp_peek import Peek, widest
 from celery_ha.brokers.base import NodeBroker
 from celery_ha.brokers.connect import AmqpAccess, BrokerAccess, RedisAccess, access_to
-from celery_ha.config import Config, defaults_for, found, read
+from celery_ha.config import Config
 from celery_ha.delays import lasting
 from celery_ha.errors import ConfigError, KeyRefused, StoreUnavailable
 from celery_ha.failover.namesake import make_sure_of

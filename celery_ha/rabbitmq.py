@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from celery_ha.config import Config, is_set
+from celery_ha.appconf import is_set
+from celery_ha.config import Config
 from celery_ha.errors import ConfigError
 
-#: Celery settings besides :data:`celery_ha.config.CELERY_DEFAULTS`, and a heartbeat that follows the lease TTL.
+#: Celery settings besides :data:`celery_ha.appconf.CELERY_DEFAULTS`, and a heartbeat that follows the lease TTL.
 DEFAULTS: Mapping[str, object] = {
     # Replicated, confirmed by a majority, and redelivered in order.
     "task_default_queue_type": "quorum",

@@ -13,13 +13,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from celery_ha import config
+from celery_ha import appconf, config
+from celery_ha.checks import SETTING
 
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 MARK = "#:"
-
-#: Settings that are read and checked, and that nothing acts on yet.
-NOT_YET: dict[str, str] = {}
 
 HEAD = """# Settings
 
@@ -41,7 +39,7 @@ def page() -> str:
 
 
 def _row(name: str, text: str) -> str:
-    full = f"{config.SETTING}{name}"
+    full = f"{SETTING}{name}"
     return f"| [`{full}`](#{full}) | {_default(name)} | {_summary(text)} |"
 
 
@@ -57,12 +55,11 @@ def _summary(text: str) -> str:
 
 
 def _section(name: str, text: str) -> str:
-    later = f"\n**{NOT_YET[name]}**\n" if name in NOT_YET else ""
-    return f"## `{config.SETTING}{name}`\n\n{text}\n{later}"
+    return f"## `{SETTING}{name}`\n\n{text}\n"
 
 
 def _celery_defaults() -> str:
-    changed = "\n".join(f"| `{key}` | `{value}` |" for key, value in config.CELERY_DEFAULTS.items())
+    changed = "\n".join(f"| `{key}` | `{value}` |" for key, value in appconf.CELERY_DEFAULTS.items())
     return (
         "## Celery's own settings\n\n"
         "Changed by `HA(app)` unless you set them yourself or set `ha_defaults = False`; the worker's banner lists "

@@ -2,7 +2,8 @@
 
 A message that is tried is a znode under ``tries``, its data who tries it; its claim is listed under the
 lease. The end of a message is remembered, under ``ends``, only if its ack could not be sent: ZooKeeper
-keeps what it is told until somebody deletes it.
+keeps what it is told until somebody deletes it. The count of a message that never comes back here, because
+a plain worker ran it or somebody purged its queue, is swept when leases end.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from celery_ha.attempts.base import ACK_OWED, ACK_SENT, Attempt, Attempts, Earlier, Question, Started
+from celery_ha.attempts.base import ACK_OWED, ACK_SENT, COUNTED, Attempt, Attempts, Earlier, Question, Started
 from celery_ha.attempts.threaded import ThreadedQuestion
 from celery_ha.errors import SchemaError
 from celery_ha.model import Ending, Settlement
@@ -55,6 +56,9 @@ class ZooKeeperAttempts(Attempts):
         self._link = store.link
         self._paths = store.paths
         self._broom = Broom(store.link, store.clock, store.paths.at("ends"), ACK_OWED)
+        self._counts = Broom(
+            store.link, store.clock, store.paths.at("tries"), COUNTED, spares=lambda data: bool(_parsed(data)["lease"])
+        )
         #: What was written down here, as it was: saves two questions before each end.
         self._known: dict[str, tuple[Attempt, _Try]] = {}
 
@@ -143,6 +147,7 @@ class ZooKeeperAttempts(Attempts):
             return False
         with suppress(Conflict):  # never made, or somebody else forgot it
             self._link.commit(Delete(self._paths.attempts(lease)))
+        self._counts.sweep()
         return True
 
     # -- reading ----------------------------------------------------------------------------
@@ -244,7 +249,11 @@ class ZooKeeperAttempts(Attempts):
 def _read(found: tuple[bytes, Any] | None) -> _Try:
     if found is None:
         return _Try()
-    record = json.loads(found[0])
+    return _Try(**_parsed(found[0]), version=found[1].version)
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(data)
     if record.pop("schema") != _SCHEMA:
         raise SchemaError("an attempt was written by a newer version; update this one")
-    return _Try(**record, version=found[1].version)
+    return record

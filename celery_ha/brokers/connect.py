@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from time import sleep
 from typing import Any, TypeVar
 
@@ -145,8 +145,10 @@ class RedisAccess(BrokerAccess):
     """A Redis or Valkey."""
 
     def make_sure(self) -> None:
-        with suppress(redis_py.ResponseError):  # INFO is not permitted: it does not say
-            if self.client(timeout=None).info("cluster").get("cluster_enabled"):
+        client = self.client(timeout=None)
+        # If INFO is not permitted, it does not say.
+        with closing(client.connection_pool), suppress(redis_py.ResponseError):
+            if client.info("cluster").get("cluster_enabled"):
                 raise ConfigError(
                     f"the broker {self.url} is a Redis Cluster, which cannot be used: take a single server or Sentinel"
                 )

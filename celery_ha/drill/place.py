@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from celery_ha.appconf import read
 from celery_ha.brokers.connect import RedisAccess, access_to
-from celery_ha.config import read
 from celery_ha.errors import ConfigError
 from celery_ha.locks.terms import OnBusy
 from celery_ha.trial.probe import Work, make_probe

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from celery_ha.config import CELERY_DEFAULTS
+from celery_ha.appconf import CELERY_DEFAULTS
 from celery_ha.inspect.fleet import state_of, workers
 from celery_ha.model import Look
 from celery_ha.rabbitmq import OLDEST_RABBITMQ

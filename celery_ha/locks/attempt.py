@@ -10,6 +10,9 @@ from typing import Any
 from celery._state import _task_stack
 
 from celery_ha.errors import ConfigError
+from celery_ha.locks.lock import Lock
+from celery_ha.locks.report import Report
+from celery_ha.locks.terms import Terms
 from celery_ha.model import Holder
 from celery_ha.store.base import LockStore
 from celery_ha.telling.teller import Teller
@@ -31,6 +34,18 @@ class Attempt:
     teller: Teller = field(default_factory=Teller, compare=False, repr=False)
     #: Name of the task; empty outside of tasks.
     name: str = ""
+
+    def lock(self, name: str, terms: Terms) -> Lock:
+        """A lock of its own, not asked for yet."""
+        return Lock(
+            self.locks,
+            name,
+            self.holder,
+            inherit=self.inherit,
+            limit=terms.limit,
+            max_hold=terms.max_hold,
+            report=Report(self.teller, self.name),
+        )
 
 
 def current_attempt() -> Attempt | None:

@@ -14,7 +14,6 @@ from celery_ha.locks.busy import Busy, refusal
 from celery_ha.locks.inside import inside, is_inside
 from celery_ha.locks.key import KeySource, LockKey
 from celery_ha.locks.lock import Lock
-from celery_ha.locks.report import Report
 from celery_ha.locks.terms import OnBusy, OnLost, Terms
 from celery_ha.locks.watch import watched
 
@@ -94,15 +93,7 @@ def _take(names: Sequence[str], attempt: Attempt, terms: Terms, stack: ExitStack
     for name in names:
         if is_inside(name, attempt.holder):
             continue
-        lock = Lock(
-            attempt.locks,
-            name,
-            attempt.holder,
-            inherit=attempt.inherit,
-            limit=terms.limit,
-            max_hold=terms.max_hold,
-            report=Report(attempt.teller, attempt.name),
-        )
+        lock = attempt.lock(name, terms)
         stack.callback(lock.give_back)  # before it is held: a time limit may strike between the two
         _acquire(lock, attempt, terms)
         taken.append(lock)

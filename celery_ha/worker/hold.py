@@ -10,7 +10,6 @@ from celery_ha.errors import LockBusy, StoreUnavailable
 from celery_ha.locks.attempt import Attempt, current_attempt
 from celery_ha.locks.inside import current_lock, inside
 from celery_ha.locks.lock import Lock, busy_message
-from celery_ha.locks.report import Report
 from celery_ha.locks.terms import Terms
 from celery_ha.locks.watch import watched
 from celery_ha.worker.tenant import Tenant
@@ -37,15 +36,7 @@ def hold(name: str, terms: Terms, deadline: float, tenant: Tenant, store: str) -
         return
     while True:
         who = attempt or tenant.attempt(deadline)
-        lock = Lock(
-            who.locks,
-            name,
-            who.holder,
-            inherit=who.inherit,
-            limit=terms.limit,
-            max_hold=terms.max_hold,
-            report=Report(who.teller, who.name),
-        )
+        lock = who.lock(name, terms)
         try:
             if _granted(lock, deadline, who, store):
                 with inside([lock]), watched([lock], terms.on_lost, who.lost):

@@ -15,8 +15,10 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError
 
+from celery_ha.attempts.base import ACK_SENT, Attempt, Earlier, Started
+from celery_ha.attempts.zookeeper import ZooKeeperAttempts
 from celery_ha.errors import StoreError, StoreUnavailable
-from celery_ha.model import Holder, LeaseState, Node, Verdict
+from celery_ha.model import Ending, Holder, LeaseState, Node, Settlement, Verdict
 from celery_ha.store.zookeeper import ZooKeeperStore
 from celery_ha.store.zookeeper import broom as brooms
 from celery_ha.store.zookeeper.link import Conflict, children
@@ -368,6 +370,25 @@ def test_what_is_too_old_is_swept(url, make_store, monkeypatch):
     ends.sweep()
 
     assert store._a._client.get_children(ends._folder) == []
+
+
+def test_counts_of_messages_that_never_came_back_are_swept_those_of_running_ones_stay(url, make_store, monkeypatch):
+    monkeypatch.setattr(brooms, "EVERY", 0.0)
+    store = make_store(url)
+    store.leases.open(Node("a", "a@host"))
+    attempts = ZooKeeperAttempts(store)
+    for claim, message in (("a.1", "elsewhere"), ("a.2", "here")):
+        assert attempts.start("a", Attempt(claim, message, "task", "orders.1")) is Started.YES
+    attempts.settle("a", [(Settlement("a.1", Ending.RELEASE, payload=b""), ACK_SENT)])
+    assert attempts.earlier("elsewhere").count == 1
+
+    attempts._counts.sweep()
+    assert attempts.earlier("elsewhere").count == 1, "it is not old"
+    attempts._counts._ttl = -60.0
+    attempts._counts.sweep()
+
+    assert attempts.earlier("elsewhere") == Earlier()
+    assert attempts.earlier("here") == Earlier(running=True)
 
 
 FORK = """

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from celery_ha.config import CELERY_DEFAULTS, Config, defaults_for, found, is_set, names, read
+from celery_ha.appconf import CELERY_DEFAULTS, defaults_for, found, is_set, read
+from celery_ha.config import Config, names
 from celery_ha.errors import ConfigError
 
 

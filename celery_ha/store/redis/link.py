@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any, cast
 
@@ -127,13 +127,8 @@ class Link:
         with self._held():
             if self._connection is None:
                 self._connect()
-            connection: Any = self._connection
-            try:
-                connection.send_packed_command([pack(self._asked_command())], check_health=False)
-                return cast("Readable", connection._sock)  # noqa: SLF001 - redis-py has no other way to it
-            except (RedisError, OSError) as error:
-                self._drop()
-                raise StoreUnavailable(f"the store was not reached: {error}") from error
+            connection: Any = self._send([self._asked_command()])
+            return cast("Readable", connection._sock)  # noqa: SLF001 - redis-py has no other way to it
 
     def read_script(self) -> Any:
         """The result of what :meth:`ask_script` sent; waits for it.
@@ -143,17 +138,7 @@ class Link:
             StoreError: the script failed.
         """
         with self._held():
-            connection = self._connection
-            if connection is None:
-                raise StoreUnavailable("the connection to the store was lost")
-            try:
-                reply = _read(connection)
-            except (RedisError, OSError) as error:
-                self._drop()
-                raise StoreUnavailable(f"the store did not answer: {error}") from error
-            except BaseException:
-                self._drop()
-                raise
+            (reply,) = self._receive(1)
             if isinstance(reply, NoScriptError):
                 self.call(("SCRIPT", "LOAD", self._asked[0].text))
                 return self.call(self._asked_command())[0]
@@ -231,18 +216,33 @@ class Link:
         return str(client_id)
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send and read; refusals are returned, a lost connection is dropped and raised."""
+        """Send and read."""
+        self._send(commands)
+        return self._receive(len(commands))
+
+    def _send(self, commands: Sequence[Command]) -> Wire:
+        """Send on the connection there is; returns it."""
+        with self._intact() as connection:
+            connection.send_packed_command([b"".join(map(pack, commands))], check_health=False)
+        return connection
+
+    def _receive(self, replies: int) -> list[Any]:
+        """Read replies; refusals are among them."""
+        with self._intact() as connection:
+            return [_read(connection) for _ in range(replies)]
+
+    @contextmanager
+    def _intact(self) -> Iterator[Wire]:
+        """The connection, which is dropped if it is lost, or left with a reply that must not answer the next call."""
         connection = self._connection
         if connection is None:
-            raise StoreUnavailable
+            raise StoreUnavailable("the connection to the store was lost")
         try:
-            connection.send_packed_command([b"".join(map(pack, commands))], check_health=False)
-            return [_read(connection) for _ in commands]
+            yield connection
         except (RedisError, OSError) as error:
             self._drop()
             raise StoreUnavailable(f"the store did not answer: {error}") from error
         except BaseException:
-            # A reply may still be on its way: it must not answer the next call.
             self._drop()
             raise
 
