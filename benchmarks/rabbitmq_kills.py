@@ -16,7 +16,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks import report
@@ -25,6 +25,8 @@ from benchmarks.report import Figure, median, p99
 from benchmarks.stage import folder, private_server
 from celery_ha.store.base import Store
 from celery_ha.store.choose import store_from_url
+from celery_ha.worker.shards import owned_shards
+from celery_ha.worker.standby import AFTER
 from tests.support.fleet import Worker, eventually
 from tests.support.ledger import Harm
 from tests.support.scene import Scene, scene
@@ -33,9 +35,11 @@ from tests.support.zookeeper import ZooKeeper, zookeeper_is_here
 WORKERS, TTL = 3, 3.0
 #: Seconds a task takes; between two of them; that a worker works before it is struck, at least and at most.
 SECONDS, EVERY, PAUSE = 0.1, 0.03, (0.3, 1.5)
-#: The part of the blows that freeze.
-FROZEN = 0.1
+#: The part of the blows that freeze; of those that kill when the next in line have subscribed, and the time for that.
+FROZEN, RESTED, REST = 0.1, 0.5, AFTER + 1.0
 ACCOUNTS = 5
+#: Tasks that wait on a worker's shards when it is killed, and more than it has slots for.
+WAITING = 20
 
 
 @contextmanager
@@ -64,17 +68,25 @@ def gather(stage: Scene, store: Store) -> None:
     eventually(gathered, every=0.1, why="registered, and nobody waits for recovery")
 
 
-def strike(stage: Scene, store: Store, chance: random.Random) -> Harm:
-    """Kill or freeze one of the workers; a frozen one goes on when it is given up."""
+def strike(stage: Scene, store: Store, chance: random.Random) -> tuple[Harm, list[str]]:
+    """Kill or freeze one of the workers; a frozen one goes on when it is given up.
+
+    Returns:
+        What was done; what waited for a worker that was killed when the next in line had subscribed.
+    """
     time.sleep(chance.uniform(*PAUSE))
     victim = chance.choice(stage.live)
     if chance.random() > FROZEN:
-        return stage.kill(victim)
+        if chance.random() > RESTED:
+            return stage.kill(victim), []
+        time.sleep(REST)
+        waiting = pile_up(stage, store, victim)
+        return stage.kill(victim), waiting
     before = set(store.court.look().nodes)
     harm = stage.kill(victim, signal.SIGSTOP)
     eventually(lambda: before - set(store.court.look().nodes), every=0.1, why="given up")
     thaw(victim)
-    return harm
+    return harm, []
 
 
 def thaw(worker: Worker) -> None:
@@ -93,33 +105,57 @@ def takeovers(stage: Scene, harms: Sequence[Harm]) -> list[float]:
     return list(found.values())
 
 
+def pile_up(stage: Scene, store: Store, victim: Worker) -> list[str]:
+    """More tasks than it can start, on the shards of one worker."""
+    nodes = tuple(store.court.look().nodes.values())
+    shards = owned_shards(victim.name, stage.probe.app.ha.config.queues, nodes)
+    return stage.publish("order", stage.keys_on(shards, WAITING), SECONDS)
+
+
+def waits(stage: Scene, piles: Sequence[tuple[Harm, Collection[str]]]) -> list[float]:
+    """Seconds from each SIGKILL to the first start of what its victim had not started."""
+    by_key, found = stage.ledger.by_key(), []
+    for harm, keys in piles:
+        first = [min(run.start for run in by_key[key]) for key in keys]
+        after = [start - harm.at for start in first if start > harm.at]
+        found += [min(after)] if after else []
+    return found
+
+
 def play(stage: Scene, store: Store, kills: int, chance: random.Random) -> list[Figure]:
     """All blows under one stream of tasks, and the verdict."""
-    keys, killed = [], []
+    keys, killed, piles = [], [], []
     gather(stage, store)
     with stage.stream(EVERY, SECONDS) as published:
         while len(killed) < kills:
             batch = stage.batch()
             keys += stage.publish("charge", stage.names(batch, 4), f"account{len(keys) % ACCOUNTS}", SECONDS / 2)
-            harm = strike(stage, store, chance)
+            harm, waiting = strike(stage, store, chance)
             if harm.lasting < TTL:
                 killed.append(harm)
+                piles += [(harm, waiting)] if waiting else []
+                keys += waiting
             gather(stage, store)
     keys += published
     stage.wait_ended(keys, within=120)
     doubled, overlaps = stage.ledger.doubled(keys, stage.harms), stage.ledger.overlaps(stage.harms)
-    took = takeovers(stage, killed)
+    took, waited = takeovers(stage, killed), waits(stage, piles)
     frozen = len(stage.harms) - len(killed)
     rows = [
         ("tasks", str(len(keys))),
         ("SIGKILLs, SIGSTOPs", f"{len(killed)}, {frozen}"),
         ("ran again, because cut off", str(len(stage.ledger.reruns(keys)))),
-        *([("first restart elsewhere after a SIGKILL, median", f"{median(took):.2f} s")] if took else []),
     ]
+    for name, times in (("first start of what waited", waited), ("first restart elsewhere", took)):
+        rows += [(f"{name}, after a SIGKILL, median", f"{median(times):.2f} s")] if times else []
     report.table(("lost", "0"), rows)
     if doubled or overlaps:
         sys.exit(f"run twice without an excuse: {sorted(doubled)}; locks that overlapped: {overlaps}")
-    return [Figure("first restart of what ran, SIGKILL, p99", p99(took), 2.0, "s")] if took else []
+    bars = (
+        ("first start of what waited, SIGKILL, p99", waited, 0.5),
+        ("first restart of what ran, SIGKILL, p99", took, 2.0),
+    )
+    return [Figure(name, p99(times), bar, "s") for name, times, bar in bars if times]
 
 
 def run(args: argparse.Namespace) -> list[Figure]:

@@ -12,9 +12,10 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from celery_ha.attempts.base import ACK_OWED, ACK_SENT, COUNTED, Attempt, Attempts, Earlier, Started
+from celery_ha.attempts.base import ACK_OWED, ACK_SENT, COUNTED, Attempt, Attempts, Earlier, Question, Started
+from celery_ha.attempts.threaded import ThreadedQuestion
 from celery_ha.errors import SchemaError
 from celery_ha.model import Ending, Settlement
 from celery_ha.store.zookeeper.broom import Broom
@@ -22,6 +23,8 @@ from celery_ha.store.zookeeper.link import Conflict, children, exists, get
 from celery_ha.store.zookeeper.ops import Check, Create, Delete, Op, Write
 from celery_ha.store.zookeeper.store import ZooKeeperStore
 from celery_ha.store.zookeeper.znodes import lease_of, lock_key
+
+T = TypeVar("T")
 
 _SCHEMA = 1
 
@@ -56,8 +59,8 @@ class ZooKeeperAttempts(Attempts):
         self._counts = Broom(
             store.link, store.clock, store.paths.at("tries"), COUNTED, spares=lambda data: bool(_parsed(data)["lease"])
         )
-        #: What was written down here: saves a question before each end.
-        self._known: dict[str, Attempt] = {}
+        #: What was written down here, as it was: saves two questions before each end.
+        self._known: dict[str, tuple[Attempt, _Try]] = {}
 
     def earlier(self, message: str) -> Earlier:
         found, ended = self._look(message)
@@ -67,37 +70,52 @@ class ZooKeeperAttempts(Attempts):
         return Earlier(current.count, running=bool(current.lease), harmless=current.harmless)
 
     def start(self, lease: str, attempt: Attempt, settle: Sequence[tuple[Settlement, float]] = ()) -> Started:
-        def try_() -> Started:
-            (there,) = self._link.ask(exists(self._paths.lease(lease)))
+        wrote = _Try()
+
+        def try_(*, first: bool) -> Started:
+            nonlocal wrote
+            path = self._path("tries", attempt.message)
+            there, found, ended = self._link.ask(
+                exists(self._paths.lease(lease)), get(path), exists(self._path("ends", attempt.message))
+            )
             if there is None:
                 return Started.CLOSED
             # A start that was put off and is asked for again: it is written down already.
-            ends = self._endings(lease, [item for item in settle if item[0].claim != attempt.claim])
-            found, ended = self._look(attempt.message)
-            current = self._now(found)
-            if current.claim == attempt.claim or (ended and attempt.once) or current.lease:
+            others = [item for item in settle if item[0].claim != attempt.claim]
+            ends = self._endings(lease, others, trust=first)
+            current = self._now(_read(found))
+            if current.claim == attempt.claim or (ended is not None and attempt.once) or current.lease:
                 self._commit(lease, ends)
+                wrote = current
                 return Started.YES if current.claim == attempt.claim else Started.NOT_NOW
             mine = replace(current, lease=lease, claim=attempt.claim, harmless=False)
             what = json.dumps([attempt.message, attempt.task, attempt.queue]).encode()
             listed = Create(self._paths.attempt(lease, attempt.claim), what)
             self._commit(lease, [*ends, self._put(attempt.message, mine), listed])
+            wrote = replace(mine, version=mine.version + 1)  # a new znode's is 0
             return Started.YES
 
-        started = self._link.persist(lambda: self._listed(lease, try_))
+        started = self._persist(lambda first: self._listed(lease, lambda: try_(first=first)))
         if started is Started.YES:
-            self._known[attempt.claim] = attempt
+            self._known[attempt.claim] = attempt, wrote
         self._settled(settle)
         return started
 
+    def question(self) -> Question:
+        return ThreadedQuestion(self.start)
+
     def settle(self, lease: str, settle: Sequence[tuple[Settlement, float]]) -> bool:
-        def end() -> bool:
+        def end(*, first: bool) -> bool:
+            ends = self._endings(lease, settle, trust=first)
+            if first and ends:  # that the lease is open is a condition of the write
+                self._commit(lease, ends)
+                return True
             (there,) = self._link.ask(exists(self._paths.lease(lease)))
             if there is not None:
-                self._commit(lease, self._endings(lease, settle))
+                self._commit(lease, ends)
             return there is not None
 
-        done = self._link.persist(end)
+        done = self._persist(lambda first: end(first=first))
         self._settled(settle)
         return done
 
@@ -152,7 +170,7 @@ class ZooKeeperAttempts(Attempts):
     def _attempt(self, lease: str, claim: str) -> Attempt | None:
         known = self._known.get(claim)
         if known is not None:
-            return known
+            return known[0]
         (found,) = self._link.ask(get(self._paths.attempt(lease, claim)))
         return None if found is None else Attempt(claim, *json.loads(found[0]))
 
@@ -172,10 +190,15 @@ class ZooKeeperAttempts(Attempts):
                 self._link.commit(Create(self._paths.attempts(lease)))
             raise
 
-    def _endings(self, lease: str, settle: Sequence[tuple[Settlement, float]]) -> list[Op]:
-        return [op for item, memory in settle for op in self._end(lease, item, memory)]
+    def _persist(self, attempt: Callable[[bool], T]) -> T:
+        """As the link's; the attempt is told whether it is the first, which may trust what was written here."""
+        first = iter((True,))
+        return self._link.persist(lambda: attempt(next(first, False)))
 
-    def _end(self, lease: str, item: Settlement, memory: float, *, lived: bool = True) -> list[Op]:
+    def _endings(self, lease: str, settle: Sequence[tuple[Settlement, float]], *, trust: bool) -> list[Op]:
+        return [op for item, memory in settle for op in self._end(lease, item, memory, trust=trust)]
+
+    def _end(self, lease: str, item: Settlement, memory: float, *, lived: bool = True, trust: bool = False) -> list[Op]:
         """What ends one attempt; nothing, if it is not written down.
 
         Args:
@@ -183,13 +206,19 @@ class ZooKeeperAttempts(Attempts):
             item: how it ends.
             memory: seconds for which an end is remembered.
             lived: the lease is open.
+            trust: take what was written here for what is there, unread. While the lease is open nobody else writes it;
+                if it is otherwise the write is refused by its conditions, and decided again.
         """
         attempt = self._attempt(lease, item.claim)
         if attempt is None:
             return []
         message = attempt.message
         listed = Delete(self._paths.attempt(lease, item.claim))
-        found, ended = self._look(message)
+        known = self._known.get(item.claim)
+        if trust and known is not None and memory <= ACK_SENT:
+            found, ended = known[1], False
+        else:
+            found, ended = self._look(message)
         if found.claim != item.claim:
             # Somebody else's by now; or ended by us before, in a call whose answer was lost.
             return [listed] if self._link.ask(exists(listed.path))[0] is not None else []
