@@ -10,6 +10,7 @@ import base64
 import json
 import logging
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 LEASE_PROPERTY = "celery_ha_lease"
 #: Seconds for one call.
 TIMEOUT = 2.0
+#: How often it is looked for a connection, and the seconds between: the API hears of a new one a moment late.
+LOOKS, LOOK_EVERY = 5, 1.0
 
 #: Makes a call: method and path; returns the body.
 Call = Callable[[str, str], bytes]
@@ -62,16 +65,23 @@ class Management:
         return len(names)
 
     def _close_all(self, lease: str) -> None:
-        try:
-            if self.close_all(lease):
-                logger.warning("Closed the connection to RabbitMQ that lease %s was consuming by", lease)
-        except Exception as exc:  # noqa: BLE001 - a thread of its own must not end in silence
+        trouble: Exception | None = None
+        for _ in range(LOOKS):
+            try:
+                if self.close_all(lease):
+                    logger.warning("Closed the connection to RabbitMQ that lease %s was consuming by", lease)
+                    return
+                trouble = None  # a process that died has none
+            except Exception as exc:  # noqa: BLE001 - a thread of its own must not end in silence
+                trouble = exc
+            time.sleep(LOOK_EVERY)
+        if trouble is not None:
             logger.warning(
                 "The connection of fenced lease %s was not closed through %s: %s; RabbitMQ gives it up when its "
                 "heartbeats are missed. See ha_rabbitmq_management",
                 lease,
                 self.where,
-                exc,
+                trouble,
             )
 
     def _http(self, method: str, path: str) -> bytes:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from celery_ha.brokers import amqp_management
 from celery_ha.brokers.amqp_management import LEASE_PROPERTY, Management, connections_of
 
 LISTED = [
@@ -38,7 +39,31 @@ def test_a_password_is_sent_and_never_shown():
     assert api._login == "Basic dXNAcjpwOnc="
 
 
-def test_api_that_does_not_answer_is_told_of_in_the_log(caplog: pytest.LogCaptureFixture):
+def test_a_connection_that_the_api_hears_of_late_is_closed_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(amqp_management, "LOOK_EVERY", 0.0)
+    answers: list[object] = [OSError("busy"), [], LISTED]
+    closed: list[str] = []
+
+    def call(method: str, path: str) -> bytes:
+        if method == "DELETE":
+            closed.append(path)
+            return b""
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return json.dumps(answer).encode()
+
+    Management("http://u:p@mq:15672", call)._close_all("L")
+
+    assert len(closed) == 1
+    assert not answers
+
+
+def test_api_that_does_not_answer_is_told_of_in_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(amqp_management, "LOOK_EVERY", 0.0)
+
     def call(method: str, path: str) -> bytes:
         raise OSError("refused")
 
