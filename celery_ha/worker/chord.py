@@ -11,6 +11,7 @@ already only once (rule 14).
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -151,10 +152,12 @@ class _Rules:
         return int(part.publishing)
 
     def clean(self, script: Any, keys: list[Any], args: list[Any], client: Any) -> int:
-        """Note that the body is published; a part that was refused cleans nothing: its other attempt needs it."""
+        """Note that the body is published; who was refused, or is going, cleans nothing: another attempt needs it."""
         part = _part()
         part.publishing = False
-        return 1 if _has_moved_on(self._ha) else int(script(keys=keys, args=[part.token, *args[1:]], client=client))
+        if _is_going() or _has_moved_on(self._ha):
+            return 1
+        return int(script(keys=keys, args=[part.token, *args[1:]], client=client))
 
 
 def _take_scripts(ha: Any, backend: Any) -> None:
@@ -205,6 +208,12 @@ def _claim_of(ha: Any, request: Any) -> str:
     task = task or ha.app.tasks.get(getattr(request, "task", None))
     claim = str((getattr(told, "properties", None) or {}).get("delivery_tag", ""))
     return claim if ha.node is not None and task is not None and task.acks_late and "." in claim else ""
+
+
+def _is_going() -> bool:
+    """Whether this process was told to exit: Celery cleans up in a ``finally``, published or not."""
+    error = sys.exc_info()[1]
+    return error is not None and not isinstance(error, Exception)
 
 
 def _has_moved_on(ha: Any) -> bool:

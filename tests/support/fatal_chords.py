@@ -19,7 +19,7 @@ from celery_ha.amqp import AMQP
 
 #: Between the end of a part's body and the acknowledgement of its message, in this order; but for the first, of the part
 #: that publishes the chord's body.
-STEPS = ("counting", "counted", "gathered", "extended", "published", "cleaned")
+STEPS = ("counting", "counted", "gathered", "extended", "publishing", "published", "cleaned")
 #: Before and after each of Celery's scripts.
 SCRIPTS = {
     backend.CHORD_PART_RETURN_LUA: ("counting", "counted"),
@@ -41,6 +41,8 @@ def strike_at_steps(folder: Path) -> None:
         return answer
 
     def published(amqp: Any, *args: Any, **kwargs: Any) -> Any:
+        if _is_a_body(args):
+            _strike(folder, "publishing")
         answer = publish(amqp, *args, **kwargs)
         if _is_a_body(args):
             _strike(folder, "published")
@@ -57,6 +59,9 @@ def _is_a_body(args: tuple[Callable[..., Any], ...]) -> bool:
 def _strike(folder: Path, step: str) -> None:
     if step and _take(folder / f"{step}.child"):
         os.kill(os.getpid(), signal.SIGKILL)
+    if step and _take(folder / f"{step}.told"):
+        os.kill(os.getpid(), signal.SIGTERM)  # as a cold shutdown does: SystemExit
+        time.sleep(60)
     if step and _take(folder / f"{step}.main"):
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(60)  # its children follow it
