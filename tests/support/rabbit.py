@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from tests.support.server import free_port
 BINARY = os.environ.get("HA_TEST_RABBITMQ", "/usr/lib/rabbitmq/bin/rabbitmq-server")
 START_TIMEOUT = 60.0
 #: Virtual hosts made at the start: one a scene.
-HOSTS = 36
+HOSTS = 64
 
 
 class Rabbit:
@@ -32,7 +31,7 @@ class Rabbit:
         self._folder = tempfile.TemporaryDirectory(prefix="ha-test-mq-")
         self._epmd: subprocess.Popen[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._hosts = (f"t{number}" for number in itertools.count(1))
+        self._hosts = iter([f"t{number}" for number in range(1, HOSTS + 1)])
         self._configure()
 
     @property
@@ -41,7 +40,9 @@ class Rabbit:
 
     def url(self) -> str:
         """Where nobody was before: a virtual host of the caller's own."""
-        return f"amqp://guest:guest@127.0.0.1:{self.port}/{next(self._hosts)}"
+        host = next(self._hosts, None)
+        assert host, f"more than {HOSTS} scenes share this RabbitMQ: raise HOSTS"
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{host}"
 
     @property
     def management(self) -> str:
