@@ -37,7 +37,8 @@ def test_demo_on_rabbitmq_and_zookeeper_loses_nothing_and_leaves_nothing(rabbit:
     assert (report["lost"], report["doubled"], report["overlaps"]) == (0, 0, 0)
     (struck,) = report["rounds"]
     assert struck["failover"]["node"] == struck["victim"]
-    assert struck["timeline"]["first_start"] > 0
+    # None: on a loaded machine it may have nothing left when it is hit
+    assert struck["timeline"]["first_start"] is None or struck["timeline"]["first_start"] > 0
     # And nothing of it is left on the servers
     with kombu.Connection(broker) as connection:
         assert connection.SimpleQueue("theirs").get(block=False).payload == "a message"
