@@ -152,7 +152,11 @@ class _Rules:
         return int(part.publishing)
 
     def clean(self, script: Any, keys: list[Any], args: list[Any], client: Any) -> int:
-        """Note that the body is published; who was refused, or is going, cleans nothing: another attempt needs it."""
+        """Note that the body is published; who was refused, or is going, cleans nothing: another attempt needs it.
+
+        **Failure:** dying before leaves the claim of the body to the part's next attempt, which takes it over with its
+        number: the broker does not add again what it has.
+        """
         part = _part()
         part.publishing = False
         if _is_going() or _has_moved_on(self._ha):

@@ -71,6 +71,8 @@ def count_again(app: Any, name: str, request: dict[str, Any]) -> None:
         app: the app.
         name: of the task.
         request: as it was given to Celery, which has unpacked the message into it.
+
+    **Failure:** dying before it is counted has the message delivered again, since it is acknowledged after this.
     """
     again = (request.get("delivery_info") or {}).get("redelivered")
     if not (again and request.get("chord") and app.conf.worker_deduplicate_successful_tasks):
