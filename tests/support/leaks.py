@@ -29,7 +29,7 @@ def leaks(scene: Scene) -> list[str]:
         if key.startswith(ours):
             if not _accounted_for(scene, raw, key.removeprefix(ours), owners):
                 found.append(key)
-        elif scene.redis.type(raw) != b"list":
+        elif scene.redis.type(raw) not in (b"list", b"none"):
             found.append(key)
     return sorted(found)
 
