@@ -107,8 +107,8 @@ def takeovers(stage: Scene, harms: Sequence[Harm]) -> list[float]:
 
 def pile_up(stage: Scene, store: Store, victim: Worker) -> list[str]:
     """More tasks than it can start, on the shards of one worker."""
-    nodes = tuple(store.court.look().nodes.values())
-    shards = owned_shards(victim.name, stage.probe.app.ha.config.queues, nodes)
+    look = store.court.look()
+    shards = owned_shards(victim.name, stage.probe.app.ha.config.queues, look.nodes.values(), look.rings)
     return stage.publish("order", stage.keys_on(shards, WAITING), SECONDS)
 
 

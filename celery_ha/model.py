@@ -14,6 +14,9 @@ from typing import Protocol
 #: A queue that nobody consumes: a beat names it, to be a node that others judge and that judges.
 BEAT_QUEUE = "@beat"
 
+#: Who owns each shard, in the order of the shards, by sharded queue; names of nodes.
+Rings = Mapping[str, tuple[str, ...]]
+
 #: Version of every record celery_ha writes; a reader refuses one it does not know.
 SCHEMA = 1
 
@@ -110,6 +113,8 @@ class Look:
     #: Fenced leases that still wait for recovery.
     fenced: tuple[FencedLease, ...] = ()
     version: int = 0
+    #: The last rings that a leader wrote down, of this version of the membership or of an earlier one.
+    rings: Rings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,32 @@
-"""Shard → member: a pure function of who is alive, so every node computes the same and nobody assigns.
+"""Shard → member: worked out from who is alive and the last ring, so every node computes the same and nobody assigns.
 
-Each member has an order of its own of all shards, drawn by hash, and bids for them one after the other
-at a pace set by its weight. A shard goes to the earliest bid for it. A member whose room is full bids no
-more. This is the stable matching (Gale and Shapley, 1962) of members and shards by rendezvous scores
-(Thaler and Ravishankar, 1998), where the score is the rank in the member's order: half the variance of
-independent scores. The bound on each load is from "Consistent Hashing with Bounded Loads" (Mirrokni,
-Thorup and Zadimoghaddam, 2016); on their ring, where a full node hands on to the next, each change moved
-more shards in every setting tried.
+How many shards a member owns follows from the members alone: they are the seats of Webster's apportionment
+(Sainte-Laguë), given out one after the other. Where a member leaves, everybody else has as many seats or
+more; where one joins, as many or fewer (Balinski and Young, *Fair Representation*, 1982: a divisor method is
+coherent). Which shards they are, the last ring says: whoever owned a shard keeps it while it has a seat for
+it, and what is left over goes to the seats that are free. So a change moves what the leaver owned or what the
+joiner gets, and nothing else. ``benchmarks/ring.py`` measures it.
 
-When a member leaves, its own shards move, and those that a full member had turned away and now has room
-for; a join is the same backwards. ``benchmarks/ring.py`` measures it: from 16 shards a member on, 1.2
-times what the member owned on average, and never more than twice that was seen. With 8 to 10 shards for
-each of 50 members and more it is 1.4 times, and one change in a hundred moves more than twice as much.
+Without the last ring nobody can promise that. A rule that knows the members' names alone is, by Ramsey's
+theorem, one that goes by their order for some names; then a shard that stays where it is when the first of them
+leaves moves when the last one does, so one of the two moves half of all shards. The ring before this one was
+such a rule (a stable matching by hashes): with 8 shards for each of 50 members, one change in 200 moved more
+than twice the least.
 """
 
 from __future__ import annotations
 
-import heapq
-import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from hashlib import shake_128
-from itertools import pairwise
+from heapq import heapify, heappop, heappush
+from itertools import islice, pairwise
 from types import MappingProxyType
 
 from celery_ha.keys import stable_hash
 
-#: No member owns more than this many times its fair share, rounded up. With less, loads are more even and
-#: each change moves more.
+#: No member owns more than this many times its fair share, rounded up.
 SLACK = Fraction(5, 4)
 
 
@@ -59,10 +57,10 @@ class Ring:
     owners: Mapping[str, str]
 
     @classmethod
-    def of(cls, shards: Sequence[str], members: Iterable[Member]) -> Ring:
+    def of(cls, shards: Sequence[str], members: Iterable[Member], last: Sequence[str] = ()) -> Ring:
         """Assign the shards, see :func:`assign`."""
         members = tuple(members)
-        return cls(members, assign(shards, members))
+        return cls(members, assign(shards, members, last))
 
     def owner(self, shard: str) -> str | None:
         """The owner of a shard; None if there are no members, or no such shard."""
@@ -72,22 +70,27 @@ class Ring:
         """The shards of a member, in the order of the shards."""
         return tuple(shard for shard, owner in self.owners.items() if owner == name)
 
+    def among(self, members: Iterable[Member]) -> Ring:
+        """The ring that follows once these are the members."""
+        return Ring.of(tuple(self.owners), members, tuple(self.owners.values()))
+
     def without(self, name: str) -> Ring:
         """The ring once a member is gone: whoever owns its shards there is their heir."""
-        members = tuple(member for member in self.members if member.name != name)
-        return Ring(members, assign(tuple(self.owners), members))
+        return self.among(member for member in self.members if member.name != name)
 
 
-def assign(shards: Sequence[str], members: Iterable[Member]) -> Mapping[str, str]:
+def assign(shards: Sequence[str], members: Iterable[Member], last: Sequence[str] = ()) -> Mapping[str, str]:
     """Give each shard to one member.
 
-    The order of the members does not matter. That of the shards does, but few owners change when more
-    are added at the end. Versions that give different answers must not run in one fleet.
+    The order of the members does not matter. Assigning again with the answer as the last ring changes nothing,
+    so it does not matter either whether a node has seen that answer written down. More shards at the end
+    leave the others where they are. Versions that give different answers must not run in one fleet.
 
     Args:
         shards: the shards of one queue. The first tells queues apart, so that it is not the same members
             that own most in each.
         members: who is alive.
+        last: who owned each shard in the last ring, of fewer shards or of more; empty: there is none.
 
     Returns:
         Member by shard, immutable; empty without members.
@@ -101,66 +104,41 @@ def assign(shards: Sequence[str], members: Iterable[Member]) -> Mapping[str, str
             raise ValueError(f"two members are named {one.name!r}; count each node once")
     if not ranked or not shards:
         return MappingProxyType({})
-    owners = _auction(shards, ranked)
-    return MappingProxyType({shard: owners[index] for index, shard in enumerate(shards)})
+    seats = tuple(islice(_seats(shards[0], ranked), max(len(shards), len(last))))
+    owners = (*_settled(last, seats[: len(last)]), *seats[len(last) :])
+    return MappingProxyType(dict(zip(shards, owners, strict=False)))
 
 
-def _auction(shards: Sequence[str], members: Sequence[Member]) -> dict[int, str]:
-    room = _rooms(shards, members)
-    owners: dict[int, str] = {}
-    for _, name, index in heapq.merge(*(_bids(shards, member, room) for member in members)):
-        if index not in owners:
-            owners[index] = name
-            room[name] -= 1
-            if len(owners) == len(shards):
-                break
-    return owners
-
-
-def _rooms(shards: Sequence[str], members: Sequence[Member]) -> dict[str, int]:
-    """How many shards each member takes at most.
-
-    Hashes decide who is rounded up. Were everybody rounded alike, one member more or less would at times
-    change everybody's room at once. More are rounded up than the fraction says: where there is more
-    room, a change moves less.
-    """
+def _seats(queue: str, members: Iterable[Member]) -> Iterator[str]:
+    """Whose seat is the next, for ever: the first so many are the seats of so many shards."""
     total = sum(member.weight for member in members)
-    limits = {member.name: SLACK * len(shards) * member.weight / total for member in members}
-    rooms = {name: max(1, _rounded(limit, _draw(shards, name, "room"))) for name, limit in limits.items()}
-    if sum(rooms.values()) < len(shards):  # only with fewer than 4 shards a member
-        return {name: math.ceil(limit) for name, limit in limits.items()}
-    return rooms
+    # Equal fractions are equal floats on every machine; hashes break the ties.
+    queued = [(1 / (2 * each.weight), stable_hash(f"{queue}\0{each.name}"), each, 0) for each in members]
+    heapify(queued)
+    given = 0
+    while True:
+        given += 1
+        full = []
+        while not _has_room(queued[0][2].weight, queued[0][3], given, total):
+            full.append(heappop(queued))
+        _, tie, member, held = heappop(queued)
+        yield member.name
+        for each in (*full, ((2 * held + 3) / (2 * member.weight), tie, member, held + 1)):
+            heappush(queued, each)
 
 
-def _rounded(limit: Fraction, draw: Fraction) -> int:
-    whole, part = divmod(limit, 1)
-    return whole + (draw < part * (4 - part) / 3)
+def _has_room(weight: int, held: int, given: int, total: int) -> bool:
+    """Whether one more is within the bound, of so many given so far. Somebody always has room."""
+    return held * total * SLACK.denominator < given * weight * SLACK.numerator
 
 
-def _bids(shards: Sequence[str], member: Member, room: Mapping[str, int]) -> Iterator[tuple[float, str, int]]:
-    """When a member bids for what, until it has no room left: time, member, place of the shard."""
-    start = float(_draw(shards, member.name, "start"))
-    for rank, index in enumerate(_wishes(shards, member.name)):
-        if room[member.name] == 0:
-            return
-        yield (rank + start) / member.weight, member.name, index
-
-
-def _wishes(shards: Sequence[str], name: str) -> Iterator[int]:
-    """All shards in a member's own order, which is not worked out further than it is read.
-
-    They are ordered by a byte of hash each; those with the same byte in turn, from a place of the member's.
-    """
-    scores = shake_128(f"{shards[0]}\0{name}".encode()).digest(len(shards))
-    first = math.floor(_draw(shards, name, "first") * len(shards))
-    turned = scores[first:] + scores[:first]
-    for score in range(256):
-        place = turned.find(score)
-        while place >= 0:
-            yield (first + place) % len(shards)
-            place = turned.find(score, place + 1)
-
-
-def _draw(shards: Sequence[str], name: str, what: str) -> Fraction:
-    """A number in [0, 1) that is always the same for a member of a queue."""
-    return Fraction(stable_hash(f"{shards[0]}\0{name}\0{what}"), 1 << 64)
+def _settled(last: Sequence[str], seats: Sequence[str]) -> list[str]:
+    """The last ring, with what its owners have no seat for given to those who have one free."""
+    free = Counter(seats)
+    kept: list[str | None] = []
+    for owner in last:
+        keeps = free[owner] > 0
+        free[owner] -= keeps
+        kept.append(owner if keeps else None)
+    heirs = free.elements()
+    return [next(heirs) if owner is None else owner for owner in kept]

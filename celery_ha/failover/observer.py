@@ -20,6 +20,7 @@ from celery_ha.errors import StoreUnavailable
 from celery_ha.failover.recovery import recover
 from celery_ha.failover.roles import Role, role_of, vacant
 from celery_ha.model import Leader, Look, Node, Recovered, Verdict
+from celery_ha.rings import following
 from celery_ha.store.base import Court, LockStore
 
 #: Part of a TTL that our own counter may stand still for while we judge others.
@@ -117,6 +118,8 @@ class Observer:
         self._was_vacant = False
         self._strangers: Mapping[str, float] = {}
         self._asked_broker = self._swept = float("-inf")
+        #: Term, and version of the membership, whose rings we have written down.
+        self._kept: tuple[int, int] | None = None
 
     def step(self, suspected: Collection[str] = ()) -> Observed:
         """Look once and do what the look calls for.
@@ -191,10 +194,23 @@ class Observer:
         recovered = self._recover(look, leader)
         if self._state.began is not None:
             self._court.finish_round(self.lease, leader.term)
+        self._keep_rings(look, leader)
         if look.started - self._swept >= SWEEP_EVERY:
             self._swept = look.started
             self._locks.sweep()
         return _Deeds(judged=judged, fenced=fenced, recovered=tuple(recovered))
+
+    def _keep_rings(self, look: Look, leader: Leader) -> None:
+        """Write down who owns which shard by this look, so that the next change moves no more than it must.
+
+        **Failure:** see :meth:`celery_ha.store.base.Court.keep_rings`.
+        """
+        of = leader.term, look.version
+        if self._kept == of:
+            return
+        rings = following(look.nodes.values(), look.rings)
+        if rings == look.rings or self._court.keep_rings(leader.term, self.lease, look.version, rings):
+            self._kept = of
 
     def _watch_leader(self, look: Look, leader: Leader, verdicts: tuple[Verdict, ...]) -> _Deeds:
         """Take the office from a leader that is dead, or that judged nobody for a TTL (rule 10)."""

@@ -9,7 +9,7 @@ from typing import Literal
 from celery_ha.keys import shard_names
 from celery_ha.model import Look, Node
 from celery_ha.ring import Ring
-from celery_ha.worker.shards import members, youngest
+from celery_ha.rings import ring_of, youngest
 
 #: ``live``; ``draining``: it finishes what it runs and takes nothing more; ``cut off``: its lease is open and
 #: all its connections are gone; ``fenced``: given up, what it held is on its way to others.
@@ -52,8 +52,7 @@ def workers(look: Look) -> tuple[Node, ...]:
 
 def rings(look: Look, shards: Mapping[str, int]) -> Mapping[str, Ring]:
     """Who owns which shard, by sharded queue, as every node works it out."""
-    nodes = youngest(look.nodes.values())
-    return {queue: Ring.of(shard_names(queue, count), members(queue, nodes)) for queue, count in shards.items()}
+    return {queue: ring_of(queue, count, look.nodes.values(), look.rings) for queue, count in shards.items()}
 
 
 def standings(

@@ -9,7 +9,7 @@ from typing import Any
 
 from celery_ha.inspect.desk import Desk
 from celery_ha.keys import shard_names
-from celery_ha.model import Node
+from celery_ha.model import Look
 from celery_ha.store.survey import Survey
 from celery_ha.worker.shards import owned_shards
 
@@ -91,7 +91,7 @@ class Watch:
         leader = look.leader.lease if look.leader else ""
         self._note_failovers()
         members = {
-            name: Member(node.lease, self._owned(name, newest), flights[node.lease], node.lease == leader)
+            name: Member(node.lease, self._owned(name, look), flights[node.lease], node.lease == leader)
             for name, node in newest.items()
         }
         return Sight(members, sum(census.waiting(self._names).values()))
@@ -100,8 +100,8 @@ class Watch:
         """Drop the connections."""
         self._desk.close()
 
-    def _owned(self, name: str, members: Mapping[str, Node]) -> frozenset[str]:
-        return owned_shards(name, self._queues, members.values())
+    def _owned(self, name: str, look: Look) -> frozenset[str]:
+        return owned_shards(name, self._queues, look.nodes.values(), look.rings)
 
     def _note_failovers(self) -> None:
         known = {failover.lease for failover in self.failovers}

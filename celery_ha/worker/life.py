@@ -15,7 +15,7 @@ from celery_ha.brokers.ledger import Ledger
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import Observed, Observer
-from celery_ha.model import Node
+from celery_ha.model import Node, Rings
 from celery_ha.telling import news
 from celery_ha.telling.teller import Teller
 from celery_ha.worker.page import TrustPage
@@ -64,7 +64,8 @@ class Life:
         self.fenced = False
         #: Goodbye is being said: that the lease is over is no news.
         self.leaving = False
-        self.members: tuple[Node, ...] = ()
+        #: The members, and the last rings that were read with them.
+        self.fleet: tuple[tuple[Node, ...], Rings] = ((), {})
         self._observer = observer
         self._page = page
         self._wait = wait
@@ -165,8 +166,10 @@ class Life:
     def _observe_once(self) -> float:
         observed = self._observer.step(self._suspected())
         if observed.look is not None:
-            if observed.members != self.members:
-                self.members = observed.members
+            before, _ = self.fleet
+            # Rings that were written down since are those that everybody had worked out: no news by themselves.
+            self.fleet = observed.members, observed.look.rings
+            if observed.members != before:
                 self._on_change()
         else:
             # Our own connection may be the one that dropped: trust nothing until a renewal says so.

@@ -19,7 +19,7 @@ from celery_ha.config import Config
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.failover.observer import Observed
 from celery_ha.failover.roles import Role
-from celery_ha.model import Ending, Node, Settlement
+from celery_ha.model import Ending, Node, Rings, Settlement
 from celery_ha.store.base import Store
 from celery_ha.telling import news
 from celery_ha.telling.teller import Teller
@@ -358,25 +358,26 @@ class WorkerNode:
 
     def shards(self) -> frozenset[str]:
         """The shards this node consumes now."""
-        known = self._known_members()
+        known, last = self._known_fleet()
         # Kept when the node that knows of more of them is gone: what waits there has an owner still (rule 16).
         self._shards = widened(self._shards, known)
-        return owned_shards(self.name, self._shards, known)
+        return owned_shards(self.name, self._shards, known, last)
 
     def standbys(self) -> dict[str, str]:
         """The shards to subscribe to behind their owner, each with the owner; none where that is of no use."""
         if not self.broker.hands_over or self._draining:
             return {}
-        return standby_shards(self.name, self._shards, self._known_members())
+        return standby_shards(self.name, self._shards, *self._known_fleet())
 
     def is_shard(self, queue: str) -> bool:
         base, _, index = queue.rpartition(".")
         return base in self._shards and index.isdecimal()
 
-    def _known_members(self) -> tuple[Node, ...]:
+    def _known_fleet(self) -> tuple[tuple[Node, ...], Rings]:
         life = self.life
+        members, last = life.fleet
         me = replace(life.keeper.node, weight=self._weight, opened=float("inf"))
-        return (*(node for node in life.members if node.lease != me.lease), me)
+        return (*(node for node in members if node.lease != me.lease), me), last
 
     # -- inside -----------------------------------------------------------------------------
 

@@ -82,8 +82,8 @@ def test_status_and_ring(duo: Scene):
     assert where["node"] in {run.node for run in duo.ledger.runs() if run.key == key}
     (one, two) = duo.live
     moves = ask(duo, "ring", "--without", one.name)["moves"]
-    nodes = duo.probe.app.ha.store.court.look().nodes.values()
-    assert {move["shard"] for move in moves} == owned_shards(one.name, {"orders": 12}, nodes)
+    look = duo.probe.app.ha.store.court.look()
+    assert {move["shard"] for move in moves} == owned_shards(one.name, {"orders": 12}, look.nodes.values(), look.rings)
     assert {move["to"] for move in moves} == {two.name}
     duo.wait_ended([key])
 

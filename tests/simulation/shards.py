@@ -7,12 +7,9 @@ at the same time, and producers that know nothing of shards (rule 16).
 from __future__ import annotations
 
 import random
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from celery_ha.keys import shard_name, shard_names, shard_of
-from celery_ha.model import Node
-from celery_ha.worker.shards import owned_shards
 from tests.simulation.faults import CHAOS, DEPLOY, Plan
 from tests.simulation.ledger import Violation
 
@@ -102,9 +99,3 @@ class Sharding:
 
     def _consumers(self) -> list[Process]:
         return [worker for worker in self._world.workers if worker.consumes]
-
-
-@lru_cache(maxsize=4096)
-def owned(name: str, shards: int, nodes: tuple[Node, ...]) -> frozenset[str]:
-    """What a node owns, by the members that it knows."""
-    return owned_shards(name, {BASE: shards}, nodes)

@@ -19,14 +19,15 @@ from celery_ha.envelope import DELIVERIES, UNSTARTED, attempts, headers, redeliv
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import Observer, Pace
-from celery_ha.model import Claim, Ending, Node, Settlement
+from celery_ha.model import Claim, Ending, Node, Rings, Settlement
 from celery_ha.store.memory import MemoryStore
+from celery_ha.worker.shards import owned_shards
 from tests.simulation.child import Child
 from tests.simulation.kernel import Owner
 from tests.simulation.ledger import MAX_DELIVERIES
 from tests.simulation.network import Caller, Wire
 from tests.simulation.rabbit import HEARTBEAT, RabbitBroker
-from tests.simulation.shards import BASE, LEFT, owned
+from tests.simulation.shards import BASE, LEFT
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -111,8 +112,9 @@ class Process(Caller):
         #: When it began to consume, true time; whether its last reading of the revocations failed.
         self.began, self.deaf = float("inf"), True
         self.dropped: dict[str, str] = {}
-        #: The members by its last look, and what it consumes of the shards by them.
+        #: The members and the last rings by its last look, and what it consumes of the shards by them.
         self.members: tuple[Node, ...] = ()
+        self.rings: Rings = {}
         self.shards_owned: frozenset[str] = frozenset()
         self._followed: tuple[tuple[Node, ...], int] | None = None
         self.world.ledger.processes[lease] = self
@@ -153,6 +155,7 @@ class Process(Caller):
                 elif not self.opened:
                     if self.world.sharding.on:
                         self.shards = self.widest(opening=True)
+                        keeper.node = replace(keeper.node, shards=((BASE, self.shards),))
                     keeper.open()
                     self.opened = keeper is self.keeper
                     self.observer_thread.wake()
@@ -183,7 +186,7 @@ class Process(Caller):
                 continue
             done = self.observer.step()
             if done.look is not None:
-                self.members = done.members
+                self.members, self.rings = done.members, done.look.rings
             if done.elected or done.fenced or done.recovered:
                 self.world.trace(self.lease, done.role.value, done.elected, done.fenced, done.recovered)
             kernel.nap(max(done.again_in, 0.001))
@@ -267,7 +270,10 @@ class Process(Caller):
         self._followed = self.members, self.shards
         others = (node for node in self.members if node.lease != self.lease)
         me = replace(self.keeper.node, opened=float("inf"))
-        before, self.shards_owned = self.shards_owned, owned(self.name, self.shards, (*others, me))
+        before, self.shards_owned = (
+            self.shards_owned,
+            owned_shards(self.name, {BASE: self.shards}, (*others, me), self.rings),
+        )
         if lost := before - self.shards_owned:
             self.world.trace("lets go", self.lease, sorted(lost))
             queue_of = self.world.broker.layout.queue

@@ -103,7 +103,7 @@ class World:
         self.outage_until = 0.0
         self.buffered = frozenset({
             "claim", "start", "settle", "publish", "fence", "requeue", "finish_round", "elect", "join", "ended",
-            "acquire", "refuse",
+            "acquire", "refuse", "keep_rings",
         })  # fmt: skip
         self.ledger = Ledger(lambda: self.kernel.now, self.trace)
         self.store = store(lambda: self.kernel.now + self.wall, self.ledger)

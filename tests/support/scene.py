@@ -25,7 +25,7 @@ from celery.exceptions import CDeprecationWarning
 
 from celery_ha.keys import shard_name, shard_of
 from celery_ha.model import Node
-from celery_ha.store.redis.records import load_node
+from celery_ha.store.redis.records import load_node, load_rings
 from celery_ha.worker.shards import owned_shards
 from tests.support.fleet import Fleet, Worker, eventually, fleet
 from tests.support.ledger import Harm, Ledger
@@ -134,7 +134,8 @@ class Scene:
 
     def shards(self, worker: Worker) -> frozenset[str]:
         """The shards a worker consumes, by the members of this moment."""
-        return owned_shards(worker.name, self.probe.app.ha.config.queues, self.nodes())
+        kept = self.redis.get(f"{self.prefix}_ha:rings")
+        return owned_shards(worker.name, self.probe.app.ha.config.queues, self.nodes(), load_rings(kept or b""))
 
     def history(self) -> list[dict[str, Any]]:
         """Finished recoveries, the last one first."""

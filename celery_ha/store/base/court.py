@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from celery_ha.model import Look, Recovered, Verdict
+from celery_ha.model import Look, Recovered, Rings, Verdict
 
 
 class Court(ABC):
@@ -33,6 +33,17 @@ class Court(ABC):
     @abstractmethod
     def finish_round(self, lease: str, term: int) -> bool:
         """Renew leadership: a round of judging is done. False: deposed."""
+
+    @abstractmethod
+    def keep_rings(self, term: int, by: str, version: int, rings: Rings) -> bool:
+        """Write down who owns which shard, for whoever works out the rings after the next change of members.
+
+        One step, only if ``by`` still leads in ``term`` and the membership is still of that version: rings
+        that follow from other members, or from other rings, would divide those who have read them from those
+        who have not. Rings nobody's bell, because it changes no ring. False: refused; look again.
+        **Failure:** dying before it leaves the rings from before, and the next change is worked out from those:
+        it may move more than it must. A store that loses its memory loses them, as it loses the members.
+        """
 
     @abstractmethod
     def fence(self, term: int, by: str, verdict: Verdict) -> bool:

@@ -1,9 +1,9 @@
 -- Everything an observer has to know, except which connections are there.
 -- KEYS[1]  prefix
 -- ARGV[1]  '<epoch>:<version>' of the node records the caller already has
--- Returns  {epoch, version, counters, connections, fenced, leader's lease, term, rounds, nodes}
+-- Returns  {epoch, version, counters, connections, fenced, leader's lease, term, rounds, nodes, rings}
 --          counters and connections are text, lease and value by turns, one a line; fenced and nodes
---          are lists of lease, record; nodes is '' if the caller has them
+--          are lists of lease, record; nodes is '' if the caller has them, and then so is rings (JSON)
 
 -- include: common
 -- include: members
@@ -15,8 +15,13 @@ end
 
 local epoch = redis.call('GET', key('epoch')) or ''
 local version = redis.call('GET', key('version')) or '0'
-local nodes = ''
--- Node records change only together with the version; connections and counters change alone.
-if epoch .. ':' .. version ~= ARGV[1] then nodes = redis.call('HGETALL', key('nodes')) end
-local l, term, rounds = leader()
-return {epoch, version, lines('leases'), lines('conns'), redis.call('HGETALL', key('fenced')), l, term, rounds, nodes}
+local nodes, rings = '', ''
+-- Node records change only together with the version; connections and counters change alone. Rings that are written
+-- down later are what everybody works out from these.
+if epoch .. ':' .. version ~= ARGV[1] then
+  nodes = redis.call('HGETALL', key('nodes'))
+  rings = redis.call('GET', key('rings')) or ''
+end
+local lease, term, rounds = leader()
+local fenced = redis.call('HGETALL', key('fenced'))
+return {epoch, version, lines('leases'), lines('conns'), fenced, lease, term, rounds, nodes, rings}

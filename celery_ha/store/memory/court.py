@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from celery_ha.model import Leader, Look, Recovered, Verdict
+from celery_ha.model import Leader, Look, Recovered, Rings, Verdict
 from celery_ha.store.base import Court
 from celery_ha.store.memory.server import TOMBSTONE_TTL
 
@@ -33,6 +33,7 @@ class MemoryCourt(Court):
                 leader=memory.leader,
                 fenced=tuple(memory.fenced.values()),
                 version=memory.version,
+                rings=dict(memory.rings),
             )
 
     def elect(self, lease: str) -> int | None:
@@ -70,6 +71,13 @@ class MemoryCourt(Court):
             if leader is None or not _leads(server, lease, term):
                 return False
             server.memory.leader = Leader(lease, term, leader.rounds + 1)
+            return True
+
+    def keep_rings(self, term: int, by: str, version: int, rings: Rings) -> bool:
+        with self._client.call() as server:
+            if not _leads(server, by, term) or server.memory.version != version:
+                return False
+            server.memory.rings = dict(rings)
             return True
 
     def fence(self, term: int, by: str, verdict: Verdict) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from celery_ha.model import FencedLease, Firing, Holder, Leader, Node, Recovered, Verdict
+from celery_ha.model import FencedLease, Firing, Holder, Leader, Node, Recovered, Rings, Verdict
 
 #: Seconds for which the fence of a recovered lease is still told apart from an unknown lease.
 TOMBSTONE_TTL = 3600.0
@@ -83,6 +83,7 @@ class Memory:
     #: Recovered and refused leases, each with the time until which the tombstone stands.
     gone: dict[str, float] = field(default_factory=dict)
     leader: Leader | None = None
+    rings: Rings = field(default_factory=dict)
     #: Leases whose bell was rung and not heard yet.
     bells: set[str] = field(default_factory=set)
     history: deque[tuple[FencedLease, Recovered]] = field(default_factory=lambda: deque(maxlen=HISTORY_LIMIT))

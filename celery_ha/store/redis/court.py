@@ -7,15 +7,17 @@ import logging
 import time
 
 from celery_ha.errors import StoreError
-from celery_ha.model import Look, Recovered, Verdict
+from celery_ha.model import Look, Recovered, Rings, Verdict
 from celery_ha.store.base import Court
 from celery_ha.store.redis.link import Link
 from celery_ha.store.redis.records import (
     dump_recovered,
+    dump_rings,
     lines,
     load_fenced,
     load_leader,
     load_node,
+    load_rings,
     pairs,
 )
 from celery_ha.store.redis.replicas import Replicas
@@ -44,16 +46,16 @@ class RedisCourt(Court):
         self._a = a
         self._b = b
         self._replicas = replicas
-        self._sight = Sight("", {})
+        self._sight = Sight("", {}, {})
         self._told = False
 
     def look(self) -> Look:
         started = time.monotonic()
         answer = self._b.run_script("look", self._sight.seen)
-        epoch, version, counters, connections, fenced, *leader, nodes = answer
+        epoch, version, counters, connections, fenced, *leader, nodes, rings = answer
         if isinstance(nodes, list):
             records = {lease: load_node(lease, record) for lease, record in pairs(nodes).items()}
-            self._sight = Sight(f"{epoch.decode()}:{version.decode()}", records)
+            self._sight = Sight(f"{epoch.decode()}:{version.decode()}", records, load_rings(rings))
         sight = self._sight.with_connections(connections)
         present = self._present(sight)
         return Look(
@@ -66,6 +68,7 @@ class RedisCourt(Court):
             leader=load_leader(*leader),
             fenced=tuple(load_fenced(lease, record) for lease, record in pairs(fenced).items()),
             version=int(version),
+            rings=sight.rings,
         )
 
     def elect(self, lease: str) -> int | None:
@@ -82,6 +85,9 @@ class RedisCourt(Court):
 
     def finish_round(self, lease: str, term: int) -> bool:
         return bool(self._a.run_script("finish_round", lease, term))
+
+    def keep_rings(self, term: int, by: str, version: int, rings: Rings) -> bool:
+        return bool(self._a.run_script("keep_rings", by, term, version, dump_rings(rings)))
 
     def fence(self, term: int, by: str, verdict: Verdict) -> bool:
         fenced = bool(self._a.run_script("fence", by, term, verdict.lease, *_evidence(verdict)))

@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from celery_ha.errors import SchemaError, StoreError
-from celery_ha.model import SCHEMA, Failover, FencedLease, Firing, Leader, Node, Recovered, Release
+from celery_ha.model import SCHEMA, Failover, FencedLease, Firing, Leader, Node, Recovered, Release, Rings
+from celery_ha.rings import pack, unpack
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
@@ -122,6 +123,21 @@ def load_firing(record: bytes) -> Firing:
     try:
         return Firing(**fields)
     except TypeError as error:
+        raise _unusable(record) from error
+
+
+def dump_rings(rings: Rings) -> str:
+    """The record of the rings."""
+    return json.dumps({"schema": SCHEMA, "rings": pack(rings)}, separators=(",", ":"))
+
+
+def load_rings(record: bytes) -> Rings:
+    """Read the record of the rings, empty if none was written; raises like :func:`load_node`."""
+    if not record:
+        return {}
+    try:
+        return unpack(_load(record)["rings"])
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise _unusable(record) from error
 
 

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 
-from celery_ha.model import Node
+from celery_ha.model import Node, Rings
 from celery_ha.store.redis.records import lines, with_connections
 
 _CLIENT = re.compile(rb"^id=(\d+) [^\n]*? name=ha:(\S+):[ab] ", re.MULTILINE)
@@ -18,10 +18,12 @@ class Sight:
     Args:
         seen: ``<epoch>:<version>`` of the records.
         records: node by lease, without connections.
+        rings: the last ones, as they were when the records were read.
     """
 
-    def __init__(self, seen: str, records: Mapping[str, Node]) -> None:
+    def __init__(self, seen: str, records: Mapping[str, Node], rings: Rings) -> None:
         self.seen = seen
+        self.rings = rings
         self.members: Mapping[str, Node] = records
         #: Leases by id of each registered connection. After a restart of the server an id that one lease has
         #: not replaced yet may be another's new one.

@@ -21,7 +21,20 @@ from celery_ha.store.redis.uniques import RedisUniques
 from celery_ha.store.redis.url import dial_client, dial_url
 
 #: Keys, after the prefix, that stay for good; each is small or bounded by the number of nodes or entries.
-PERMANENT = ("leases", "nodes", "conns", "fenced", "leader", "term", "token", "epoch", "version", "run", "beat")
+PERMANENT = (
+    "leases",
+    "nodes",
+    "conns",
+    "fenced",
+    "leader",
+    "term",
+    "token",
+    "epoch",
+    "version",
+    "rings",
+    "run",
+    "beat",
+)
 #: Beginnings of the keys that go when their lease ends.
 OWNED_BY_A_LEASE = ("lock:", "held:", "claims:", "attempts:", "try:")
 #: Messages that wait for a lock, and the locks that are waited for: as permanent as a queue.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from celery_ha.model import FencedLease, Leader, Look, Node, Recovered, Verdict
+from celery_ha.model import FencedLease, Leader, Look, Node, Recovered, Rings, Verdict
 from celery_ha.store.base import Court
 from celery_ha.store.zookeeper.broom import Broom
 from celery_ha.store.zookeeper.clock import Clock
@@ -17,9 +17,11 @@ from celery_ha.store.zookeeper.ops import Check, Create, Delete, Op, Write, abse
 from celery_ha.store.zookeeper.records import (
     dump_failover,
     dump_leader,
+    dump_rings,
     load_fenced,
     load_leader,
     load_node,
+    load_rings,
 )
 from celery_ha.store.zookeeper.znodes import Paths, lease_of
 
@@ -60,14 +62,16 @@ class ZooKeeperCourt(Court):
         paths = self._paths
         self._b.announce()
         session = self._b.session
-        # A lease that is fenced meanwhile is seen twice rather than not at all.
-        _, leases, fenced, connections, office, version = self._b.ask(
+        # A lease that is fenced meanwhile is seen twice rather than not at all. The version first: what changes
+        # meanwhile makes the look one of an old version, and nobody writes rings down by that.
+        _, version, rings, leases, fenced, connections, office = self._b.ask(
             sync(paths.root),
+            exists(paths.at("version")),
+            get(paths.at("rings")),
             children(paths.at("leases")),
             children(paths.at("fenced")),
             children(paths.at("conns")),
             get(paths.at("leader")),
-            exists(paths.at("version")),
         )
         found = self._each("leases", leases)
         nodes = {lease_of(name): load_node(lease_of(name), data, stat.ctime) for name, (data, stat) in found}
@@ -87,6 +91,7 @@ class ZooKeeperCourt(Court):
             leader=leader if leader is not None and leader.lease else None,
             fenced=tuple(sorted(records, key=_when)),
             version=version.version if version is not None else 0,
+            rings=load_rings(rings[0]) if rings is not None else {},
         )
 
     def elect(self, lease: str) -> int | None:
@@ -130,6 +135,23 @@ class ZooKeeperCourt(Court):
             done = replace(office.leader, rounds=office.leader.rounds + 1)
             self._a.commit(
                 Check(self._paths.lease(lease)), Write(self._paths.at("leader"), dump_leader(done), office.version)
+            )
+            return True
+
+        return self._a.persist(attempt)
+
+    def keep_rings(self, term: int, by: str, version: int, rings: Rings) -> bool:
+        paths = self._paths
+
+        def attempt() -> bool:
+            office = self._office()
+            (stat,) = self._a.ask(exists(paths.at("version")))
+            if not self._leads(office, by, term) or stat is None or stat.version != version:
+                return False
+            self._a.commit(
+                Check(paths.lease(by)),
+                Check(paths.at("version"), version),
+                Write(paths.at("rings"), dump_rings(rings)),
             )
             return True
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from celery_ha.errors import SchemaError, StoreError
-from celery_ha.model import SCHEMA, Failover, FencedLease, Firing, Holder, Leader, Node, Recovered, Release
+from celery_ha.model import SCHEMA, Failover, FencedLease, Firing, Holder, Leader, Node, Recovered, Release, Rings
+from celery_ha.rings import pack, unpack
 
 _MILLI = 1000
 
@@ -95,6 +96,22 @@ def load_fenced(record: bytes, created: int) -> FencedLease:
     try:
         return FencedLease(_node(fields["node"]), int(fields["term"]), str(fields["reason"]), created / _MILLI)
     except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(record) from error
+
+
+def dump_rings(rings: Rings) -> bytes:
+    """The record of the rings."""
+    return _dump({"rings": pack(rings)})
+
+
+def load_rings(record: bytes) -> Rings:
+    """Read the record of the rings, empty if none was written; raises like :func:`load_node`."""
+    if not record:
+        return {}
+    fields = _load(record)
+    try:
+        return unpack(fields["rings"])
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise _unusable(record) from error
 
 

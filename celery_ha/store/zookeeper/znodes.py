@@ -30,7 +30,7 @@ FOLDERS = (
     "ends",
 )
 #: Znodes that are there from the beginning, empty.
-MARKS = ("version", "clock")
+MARKS = ("version", "clock", "rings")
 
 
 def lock_key(name: str) -> str:
