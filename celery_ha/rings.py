@@ -59,13 +59,10 @@ def members(queue: str, nodes: Iterable[Node]) -> tuple[Member, ...]:
 
 
 def pack(rings: Rings) -> dict[str, Any]:
-    """Rings as a record has them: each name once."""
-    packed = {}
-    for queue, owners in rings.items():
-        names = sorted(set(owners))
-        places = {name: place for place, name in enumerate(names)}
-        packed[queue] = {"nodes": names, "shards": [places[owner] for owner in owners]}
-    return packed
+    """Rings as a record has them: each name once, because a znode has room for a megabyte."""
+    names = sorted({name for owners in rings.values() for name in owners})
+    places = {name: place for place, name in enumerate(names)}
+    return {"nodes": names, "rings": {queue: [places[name] for name in owners] for queue, owners in rings.items()}}
 
 
 def unpack(fields: Mapping[str, Any]) -> Rings:
@@ -74,4 +71,5 @@ def unpack(fields: Mapping[str, Any]) -> Rings:
     Raises:
         KeyError, TypeError, IndexError, AttributeError: it is none.
     """
-    return {str(queue): tuple(str(ring["nodes"][place]) for place in ring["shards"]) for queue, ring in fields.items()}
+    names = [str(name) for name in fields["nodes"]]
+    return {str(queue): tuple(names[place] for place in places) for queue, places in fields["rings"].items()}

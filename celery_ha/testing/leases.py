@@ -387,6 +387,81 @@ def test_a_fenced_deputy_takes_no_office(member):
     assert deputy.store.court.depose("deputy", verdict, term=term, rounds=0, fence=True) is None
 
 
+# Who owns which shard, for whoever works that out after the next change.
+
+_RINGS = {"q": ("a@host", "b@host", "a@host"), "r": ("b@host",)}
+
+
+def test_rings_that_were_written_down_are_seen_with_the_next_members(member):
+    a, b = member("a"), member("b")
+    term = a.store.court.elect("a")
+    assert b.store.court.look().rings == {}
+
+    assert a.store.court.keep_rings(term, "a", a.store.court.look().version, _RINGS)
+
+    member("c")
+    for each in (a, b):
+        look = each.store.court.look()
+        assert "c" in look.nodes
+        assert look.rings == _RINGS
+
+
+def test_the_last_rings_written_count(member):
+    a = member("a")
+    term, version = a.store.court.elect("a"), a.store.court.look().version
+    assert a.store.court.keep_rings(term, "a", version, _RINGS)
+
+    assert a.store.court.keep_rings(term, "a", version, {"r": ("a@host",)})
+
+    assert member("b").store.court.look().rings == {"r": ("a@host",)}
+
+
+def test_rings_of_members_that_have_changed_since_are_refused(member):
+    a = member("a")
+    term, version = a.store.court.elect("a"), a.store.court.look().version
+    b = member("b")
+
+    assert not a.store.court.keep_rings(term, "a", version, _RINGS)
+
+    assert b.store.court.look().rings == {}
+
+
+def test_nobody_writes_rings_without_the_office(member):
+    leader, deputy = member("leader"), member("deputy")
+    term, version = leader.store.court.elect("leader"), leader.store.court.look().version
+    assert not deputy.store.court.keep_rings(term, "deputy", version, _RINGS)
+
+    # The deputy found that the leader's rounds stood still.
+    new = deputy.store.court.depose("deputy", deputy.judge(leader), term=term, rounds=0, fence=False)
+
+    assert not leader.store.court.keep_rings(term, "leader", version, _RINGS)
+    assert deputy.store.court.keep_rings(new, "deputy", version, _RINGS)
+
+
+def test_rings_that_are_written_down_ring_nobody(member):
+    a, b = member("a"), member("b")
+    term, version = a.store.court.elect("a"), a.store.court.look().version
+    while b.store.leases.wait("b", 0.05):
+        pass
+
+    assert a.store.court.keep_rings(term, "a", version, _RINGS)
+
+    assert not b.store.leases.wait("b", 0.05)
+    assert b.renew().version == version
+
+
+def test_a_store_that_lost_its_memory_has_lost_the_rings(backend, member):
+    a = member("a")
+    term, version = a.store.court.elect("a"), a.store.court.look().version
+    assert a.store.court.keep_rings(term, "a", version, _RINGS)
+
+    backend.wipe()
+
+    a.renew()
+    a.open()
+    assert a.store.court.look().rings == {}
+
+
 # Rule 6: a lease that the broker knows and the store does not.
 
 

@@ -254,6 +254,12 @@ def _refuse_nothing(self: MemoryCourt, term: int, by: str, lease: str) -> bool:
         return not server.is_open(lease)
 
 
+def _keep_whatever(self: MemoryCourt, term: int, by: str, version: int, rings: Any) -> bool:
+    with self._client.call() as server:
+        server.memory.rings = dict(rings)
+        return True
+
+
 _is_due_to = _locks.is_due_to
 _watch_leader = Observer._watch_leader
 _step = Observer.step
@@ -389,7 +395,7 @@ MUTANTS: dict[str, Mutant] = {
         needs=lambda world: world.sharding.on,
     ),
     "rule_16_count_read_once": Mutant(
-        "the number of shards is read when the lease opens, and never again", ("liveness", "handover"), 300,
+        "the number of shards is read when the lease opens, and never again", ("liveness", "handover"), 2000,
         {"process": ReadsTheCountOnce},
         needs=lambda world: world.sharding.on,
     ),
@@ -410,6 +416,11 @@ MUTANTS: dict[str, Mutant] = {
         "celery_ha is taken out and what waits in line for a lock stays there", ("G8",), 1000,
         patches=((MemoryServer, "pour", _nothing(None)),),
         needs=lambda world: world.plain.taken_out,
+    ),
+    "rings_of_members_that_were": Mutant(
+        "rings are written down though the members have changed since they were worked out", ("liveness", "handover"), 2000,
+        patches=((MemoryCourt, "keep_rings", _keep_whatever),),
+        needs=lambda world: world.sharding.on,
     ),
     "drain_keeps_its_shards": Mutant(
         "a node that leaves keeps its shards until it is gone", ("handover",), 1000, {"process": KeepsItsShards},

@@ -155,6 +155,48 @@ def test_leader_that_lost_its_term_fences_nobody() -> None:
     assert fleet.server.is_open("C")
 
 
+def sharded(fleet: Fleet, lease: str) -> None:
+    """Join with a queue of 24 shards."""
+    leases = fleet.join(lease).lease_store.leases
+    leases.open(Node(lease, f"{lease}@host", queues=("q",), ttl=TTL, shards=(("q", 24),)))
+
+
+def kept(fleet: Fleet) -> tuple[str, ...]:
+    return fleet.server.memory.rings["q"]
+
+
+def test_leader_writes_down_the_rings_and_its_successor_goes_on_from_them() -> None:
+    fleet = Fleet()
+    for lease in "ABC":
+        sharded(fleet, lease)
+    fleet.run(TTL + 1)
+    before = kept(fleet)
+    assert set(before) == {"A@host", "B@host", "C@host"}
+    # When the leader itself dies
+    fleet.members["A"].die()
+    fleet.run(1.0)
+    # Then what it owned has moved, and nothing else
+    after = kept(fleet)
+    assert {owner for owner, new in zip(before, after, strict=True) if owner != new} == {"A@host"}
+    assert set(after) == {"B@host", "C@host"}
+
+
+def test_leader_writes_rings_once_for_each_change_of_members() -> None:
+    fleet = Fleet()
+    for lease in "AB":
+        sharded(fleet, lease)
+    fleet.run(1.0)
+    first = kept(fleet)
+    fleet.server.memory.rings = {}
+    fleet.run(1.0)
+    assert fleet.server.memory.rings == {}, "nothing has changed"
+    fleet.server.memory.rings = {"q": first}
+    sharded(fleet, "C")
+    fleet.run(1.0)
+    assert kept(fleet).count("C@host") == 8
+    assert sum(one != other for one, other in zip(first, kept(fleet), strict=True)) == 8
+
+
 def test_store_that_was_not_reached_starts_observation_afresh() -> None:
     fleet = Fleet("A", "B")
     fleet.run(TTL + 1)

@@ -128,7 +128,7 @@ def load_firing(record: bytes) -> Firing:
 
 def dump_rings(rings: Rings) -> str:
     """The record of the rings."""
-    return json.dumps({"schema": SCHEMA, "rings": pack(rings)}, separators=(",", ":"))
+    return json.dumps({"schema": SCHEMA, **pack(rings)}, separators=(",", ":"))
 
 
 def load_rings(record: bytes) -> Rings:
@@ -136,7 +136,7 @@ def load_rings(record: bytes) -> Rings:
     if not record:
         return {}
     try:
-        return unpack(_load(record)["rings"])
+        return unpack(_load(record))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise _unusable(record) from error
 

@@ -101,7 +101,7 @@ def load_fenced(record: bytes, created: int) -> FencedLease:
 
 def dump_rings(rings: Rings) -> bytes:
     """The record of the rings."""
-    return _dump({"rings": pack(rings)})
+    return _dump(pack(rings))
 
 
 def load_rings(record: bytes) -> Rings:
@@ -110,7 +110,7 @@ def load_rings(record: bytes) -> Rings:
         return {}
     fields = _load(record)
     try:
-        return unpack(fields["rings"])
+        return unpack(fields)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise _unusable(record) from error
 
