@@ -26,6 +26,7 @@ def test_survivors_adopt_the_shards_of_a_killed_worker_with_their_backlog(trio: 
     victim = trio.live[0]
     shards = trio.shards(victim)
     assert shards
+    own = {worker.name: trio.shards(worker) for worker in trio.live if worker is not victim}
     keys = trio.publish("order", trio.keys_on(shards, 24), 0.3)
     trio.wait_started(keys, 2)
     # When it is killed
@@ -38,6 +39,8 @@ def test_survivors_adopt_the_shards_of_a_killed_worker_with_their_backlog(trio: 
     assert sorted(shard for worker in trio.live for shard in trio.shards(worker)) == sorted(
         f"orders.{index}" for index in range(12)
     )
+    # And keep what was theirs
+    assert all(own[worker.name] <= trio.shards(worker) for worker in trio.live)
 
 
 def test_pool_children_die_with_their_killed_main_process(trio: Scene):

@@ -13,6 +13,7 @@ from celery_ha.delays import lasting
 from celery_ha.errors import ConfigError
 from celery_ha.model import Node
 from celery_ha.rabbitmq import NEVER_DROP, make_quorum, on_priorities
+from celery_ha.rings import following
 from celery_ha.worker.shards import owned_shards, standby_shards
 
 QUORUM = {"x-queue-type": "quorum", "x-delivery-limit": NEVER_DROP}
@@ -129,18 +130,18 @@ def test_delay_of_less_than_a_second_is_one_of_a_second():
 
 
 def test_whoever_is_second_in_line_for_a_shard_owns_it_when_its_owner_is_gone():
-    nodes = [Node(f"l{at}", f"w{at}@host", 2, ("orders",)) for at in range(4)]
     queues = {"orders": 64}
+    nodes = [Node(f"l{at}", f"w{at}@host", 2, ("orders",), shards=tuple(queues.items())) for at in range(4)]
     lines = {node.name: standby_shards(node.name, queues, nodes) for node in nodes}
     # Every shard of everybody has exactly one second
     seconds = [shard for line in lines.values() for shard in line]
     assert sorted(seconds) == sorted(set(seconds))
     assert len(seconds) == 64
     # And that is its heir
-    rest = [node for node in nodes if node.name != "w0@host"]
+    rest, last = [node for node in nodes if node.name != "w0@host"], following(nodes, {})
     for node in rest:
         inherited = {shard for shard, owner in lines[node.name].items() if owner == "w0@host"}
-        assert inherited <= owned_shards(node.name, queues, rest)
+        assert inherited <= owned_shards(node.name, queues, rest, last)
 
 
 def test_who_is_alone_is_second_to_nobody():

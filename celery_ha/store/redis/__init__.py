@@ -9,6 +9,7 @@ Every write is one Lua script, so it happens wholly or not at all. Keys, after t
 ``fenced``             hash lease -> record of a fence whose recovery is not finished
 ``leader``             hash: lease, term, rounds
 ``term``, ``token``    the last ones given
+``rings``              who owned each shard, as the leader last wrote it down (JSON)
 ``epoch``, ``version`` identity of this memory; number of membership changes
 ``run``                hash: server run, when it was first seen, longest TTL
 ``wake:<lease>``       a node's bell (list, expires)

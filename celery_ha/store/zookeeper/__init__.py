@@ -11,6 +11,7 @@ the root that the URL and ``ha_prefix`` name:
 ``gone/<lease>``               tombstone of a recovered or refused lease
 ``held/<lease>/<entry>``       a slot that a claim of the lease holds: claim, slot, lock
 ``leader``                     lease, term, rounds
+``rings``                      who owned each shard, as the leader last wrote it down
 ``epoch``, ``version``         identity of this memory; its version counts changes of membership
 ``locks/<lock>``               who holds which slot
 ``locks/<lock>/mark-<x>``      tells this znode of the lock from the next one
