@@ -64,8 +64,13 @@ class Sharding:
 
     def expect_handed_over(self, process: Process, within: float) -> None:
         """Look, so many seconds later, whether others consume what a node had that leaves or is gone."""
-        if self.on and self._world.gentle:
+        if self.on and self._world.gentle and not self._unnoticed(process):
             self._world.after(within, self._check_handed_over, process, process.shards_owned, within, self._gone())
+
+    def _unnoticed(self, process: Process) -> bool:
+        """Whether somebody else is dead and still a member: what he inherits waits until that is noticed."""
+        others = (worker for worker in self._world.workers if worker is not process)
+        return any(other.dead and self._world.store.is_open(other.lease) for other in others)
 
     def _check_handed_over(self, process: Process, shards: frozenset[str], within: float, gone: int) -> None:
         if gone < self._gone() or not self._world.seasoned(within) or not self._agreed(within):
