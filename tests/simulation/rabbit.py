@@ -57,6 +57,8 @@ class Rabbit:
         )
 
     def connect(self, lease: str) -> Channel:
+        if self.world.ledger.processes[lease].wedged:  # its call was under way; heartbeats are sent by the loop
+            self.world.after(HEARTBEAT, self.cut, lease)
         return self.channels.setdefault(lease, Channel())
 
     def cut(self, lease: str) -> None:
