@@ -170,6 +170,28 @@ def test_a_new_server_run_grants_nothing_for_a_ttl(start_redis):
     server.close()
 
 
+def test_a_replica_that_took_over_without_the_last_change_is_seen_as_it_is(store, admin):
+    """It counts as many changes as the master did, and they are others."""
+    store.leases.open(Node("a", "a@host"))
+    store.leases.open(Node("b", "b@host"))
+    assert store.court.look().nodes.keys() == {"a", "b"}
+    # Given a server with the same count of changes, where another one joined, as its clients find it after a failover
+    record = admin.hget("_ha:nodes", "b")
+    admin.hdel("_ha:nodes", "b")
+    admin.hset("_ha:nodes", "c", record.replace(b"b@host", b"c@host"))
+    admin.client_kill_filter(_type="normal", skipme=True)
+    # When an observer has connected to it
+    eventually(lambda: _looks(store), why="connected again")
+    assert store.court.look().nodes.keys() == {"a", "c"}
+
+
+def _looks(store) -> bool:
+    try:
+        return bool(store.court.look())
+    except StoreUnavailable:
+        return False
+
+
 def test_a_grant_without_its_replica_is_not_given(redis_server, admin):
     store = RedisStore(redis_server.url, replicas=1, timeout=1.0)
     store.leases.open(Node("a", "a@host"))

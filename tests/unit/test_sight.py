@@ -12,7 +12,7 @@ LISTED = b"id=7 addr=127.0.0.1:1 name=ha:live:a age=1\nid=8 addr=127.0.0.1:2 nam
 
 @pytest.mark.parametrize("leases", [("live", "stale"), ("stale", "live")])
 def test_connection_whose_id_another_lease_registered_in_an_earlier_run_is_seen(leases: tuple[str, str]) -> None:
-    sight = Sight("", {lease: Node(lease, f"{lease}@host") for lease in leases}, {})
+    sight = Sight("", {lease: Node(lease, f"{lease}@host") for lease in leases}, {}, "")
 
     seen = sight.with_connections(b"live\n7 8\nstale\n5 7").find(LISTED)
 

@@ -19,10 +19,12 @@ class Sight:
         seen: ``<epoch>:<version>`` of the records.
         records: node by lease, without connections.
         rings: the last ones, as they were when the records were read.
+        session: the connection they were read over.
     """
 
-    def __init__(self, seen: str, records: Mapping[str, Node], rings: Rings) -> None:
+    def __init__(self, seen: str, records: Mapping[str, Node], rings: Rings, session: str) -> None:
         self.seen = seen
+        self.session = session
         self.rings = rings
         self.members: Mapping[str, Node] = records
         #: Leases by id of each registered connection. After a restart of the server an id that one lease has
