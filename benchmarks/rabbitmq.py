@@ -165,9 +165,12 @@ def kill(stage: Scene) -> Takeover:
 
 def takeovers(rabbit: Rabbit, server: RedisServer, args: argparse.Namespace) -> list[Figure]:
     """Kill workers; one task lost, or run twice that had not started, ends the benchmark."""
+    conf = {"ha_store": server.url}
+    if args.confirm_after:
+        conf |= {"ha_confirm_after": args.confirm_after, "ha_look_every": args.confirm_after / 2}
     with (
         folder() as path,
-        scene(server, path, ttl=TTL, broker=rabbit.url(), PROBE_CONF=json.dumps({"ha_store": server.url})) as stage,
+        scene(server, path, ttl=TTL, broker=rabbit.url(), PROBE_CONF=json.dumps(conf)) as stage,
     ):
         found = [kill(stage) for _ in range(args.kills)]
     waiting, running = [one.waiting for one in found], [one.running for one in found if one.running]
@@ -193,6 +196,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = report.parser(__doc__, rounds=5)
     parser.add_argument("--tasks", type=int, help="waiting tasks in a run; default 5000")
     parser.add_argument("--kills", type=int, help="workers to kill; default 50")
+    parser.add_argument("--confirm-after", type=float, help="ha_confirm_after, looking twice as often; default its own")
     args = parser.parse_args(argv)
     args.rounds = (1 if args.quick else 5) if args.rounds is None else args.rounds
     args.tasks = args.tasks or (300 if args.quick else 5_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import random
 import signal
@@ -52,7 +53,10 @@ class Stage:
 
 
 def fork(stage: Stage, role: Callable[[Client], None], seed: str) -> int:
-    """Start a client; returns its process id. The caller must have no threads."""
+    """Start a client; returns its process id.
+
+    Of the caller's threads the child has nothing but the locks they held, of a log's file for one: it logs to its own.
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -62,6 +66,7 @@ def fork(stage: Stage, role: Callable[[Client], None], seed: str) -> int:
         log = os.open(stage.folder / f"client.{os.getpid()}.log", os.O_WRONLY | os.O_CREAT)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        logging.root.handlers[:] = [logging.StreamHandler(sys.__stderr__)]
         faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)
         client = Client(stage, random.Random(seed))
         role(client)

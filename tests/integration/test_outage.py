@@ -17,7 +17,7 @@ from celery_ha.brokers.connect import access_to
 from celery_ha.errors import LockBusy, StoreUnavailable
 from celery_ha.model import Holder
 from tests.support.fleet import eventually
-from tests.support.scene import Scene, load_probe
+from tests.support.scene import Scene, leave_store, load_probe
 from tests.support.server import RedisServer
 from tests.support.zookeeper import ZooKeeper
 
@@ -50,6 +50,7 @@ def ha(store: RedisServer | ZooKeeper, redis_server: RedisServer) -> Iterator[ob
     probe = load_probe({"PROBE_BROKER": redis_server.url, "PROBE_TTL": "2", "PROBE_CONF": json.dumps(conf)})
     yield probe.app.ha
     probe.app.ha.tenant.close()
+    leave_store(probe.app)
 
 
 def test_a_call_that_waits_outlives_a_restart_of_the_store(ha, store: RedisServer | ZooKeeper):

@@ -20,7 +20,7 @@ from typing import Any
 from unittest import mock
 
 import redis
-from celery import _state
+from celery import Celery, _state
 from celery.exceptions import CDeprecationWarning
 
 from celery_ha.keys import shard_name, shard_of
@@ -283,7 +283,15 @@ def scene(
             )
     finally:
         probe.app.close()
+        leave_store(probe.app)
         admin.close()
+
+
+def leave_store(app: Celery) -> None:
+    """What this process asked of the store: a ZooKeeper client would try to connect, and say so, for ever."""
+    made = vars(getattr(app, "ha", None) or app).get("_store")
+    if made is not None:
+        made.close()
 
 
 def wait_exit(workers: Iterable[Worker], *, within: float = 60.0) -> None:
