@@ -118,8 +118,9 @@ class Observer:
         self._was_vacant = False
         self._strangers: Mapping[str, float] = {}
         self._asked_broker = self._swept = float("-inf")
-        #: Term, and version of the membership, whose rings we have written down.
-        self._kept: tuple[int, int] | None = None
+        #: Term, and version of the membership, whose rings we have written down; and over which connection, since
+        #: a replica that took over without the last changes counts them again.
+        self._kept: tuple[int, int, str] | None = None
 
     def step(self, suspected: Collection[str] = ()) -> Observed:
         """Look once and do what the look calls for.
@@ -205,7 +206,7 @@ class Observer:
 
         **Failure:** see :meth:`celery_ha.store.base.Court.keep_rings`.
         """
-        of = leader.term, look.version
+        of = leader.term, look.version, look.session
         if self._kept == of:
             return
         rings = following(look.nodes.values(), look.rings)

@@ -36,7 +36,7 @@ class Life:
         page: where the trust is told to the pool's children.
         wait: sleeps until the node's own bell rings in the store, at most the given seconds.
         suspected: names of the nodes whose heartbeats are missing.
-        on_change: called from a thread when the lease is fenced, or when members changed.
+        on_change: called from a thread when the lease is fenced, or when members or the last rings changed.
         teller: tells of what becomes of the lease.
         on_told: called from a thread after the trust was told to the pool's children, and when the lease is fenced.
     """
@@ -166,10 +166,10 @@ class Life:
     def _observe_once(self) -> float:
         observed = self._observer.step(self._suspected())
         if observed.look is not None:
-            before, _ = self.fleet
-            # Rings that were written down since are those that everybody had worked out: no news by themselves.
-            self.fleet = observed.members, observed.look.rings
-            if observed.members != before:
+            before, self.fleet = self.fleet, (observed.members, observed.look.rings)
+            # Rings that were written down since are those that everybody had worked out; but a look at a ZooKeeper
+            # takes several reads, and may have had the members of one change with the rings of the one before.
+            if self.fleet != before:
                 self._on_change()
         else:
             # Our own connection may be the one that dropped: trust nothing until a renewal says so.

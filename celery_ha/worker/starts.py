@@ -7,10 +7,9 @@ the ack is noted and goes with the question, and so do the other starts of that 
 Where the broker can be asked without waiting, the loop turns on until the answer is there; what wants to
 start meanwhile goes with the next question. To wait even a millisecond for it saves a turn and costs more,
 measured: nothing else is read or written meanwhile. Only what has a slot is asked for: what waits for one
-has not started, whatever becomes of this process (rule 15). To ask for it
-ahead, many at a time, was a fifth faster on RabbitMQ with a prefetch multiplier of 4, but it then starts by a
-mark that may have gone: the simulation found a machine that was suspended, given up meanwhile, and began
-what others had run.
+has not started, whatever becomes of this process (rule 15). To ask for it ahead, many at a time, was a fifth
+faster on RabbitMQ with a prefetch multiplier of 4, but it then starts by a mark that may have gone: the
+simulation found a machine that was suspended, given up meanwhile, and began what others had run.
 """
 
 from __future__ import annotations

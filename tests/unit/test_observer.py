@@ -197,6 +197,19 @@ def test_leader_writes_rings_once_for_each_change_of_members() -> None:
     assert sum(one != other for one, other in zip(first, kept(fleet), strict=True)) == 8
 
 
+def test_leader_writes_rings_again_on_a_server_that_may_have_lost_them() -> None:
+    fleet = Fleet()
+    for lease in "AB":
+        sharded(fleet, lease)
+    fleet.run(1.0)
+    first, version = kept(fleet), fleet.server.memory.version
+    fleet.server.memory.rings = {}
+    fleet.server.restart()
+    fleet.run(TTL)
+    assert fleet.server.memory.version == version
+    assert kept(fleet) == first
+
+
 def test_store_that_was_not_reached_starts_observation_afresh() -> None:
     fleet = Fleet("A", "B")
     fleet.run(TTL + 1)
