@@ -70,7 +70,14 @@ class Scheduler:
         return getattr(self.__dict__["inner"], name)
 
     def tick(self) -> float:
-        """Fire what is due, if this beat is in office. Returns the seconds until the next tick."""
+        """Fire what is due, if this beat is in office. Returns the seconds until the next tick.
+
+        Raises:
+            SystemExit: it is closed. Celery's signal handler closes it and raises this wherever the loop is; in the
+                middle of a publish redis-py and Celery make an error of it, and the loop goes on.
+        """
+        if self._seat.closed:
+            raise SystemExit
         term = self._seat.term
         self._seat.pulse(0.0)
         wait = IDLE

@@ -62,7 +62,8 @@ class Seat:
         self._life: Life | None = None
         self._term: Term | None = None
         self._news: SimpleQueue[None] = SimpleQueue()
-        self._closed = False
+        #: It said goodbye, or is about to.
+        self.closed = False
         self._thread = threading.Thread(target=self._run, name="ha-beat", daemon=True)
         self._thread.start()
 
@@ -100,9 +101,9 @@ class Seat:
 
     def close(self) -> None:
         """Hand the office on and say goodbye; harmless to repeat."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self._news.put(None)
         self._term = None
         life = self._life
@@ -118,7 +119,7 @@ class Seat:
         self._announcer.teller.close(0.0)
 
     def _run(self) -> None:
-        while not self._closed:
+        while not self.closed:
             self._run_once()
 
     def _run_once(self) -> None:
@@ -159,21 +160,21 @@ class Seat:
     def _serve(self, life: Life) -> None:
         """Stand in line for a while; if the office comes, stay until it is gone."""
         grant = self.store.locks.acquire(OFFICE, _holder(life), inherit=0.0, wait=WAIT)
-        if grant.token is None or self._closed:
+        if grant.token is None or self.closed:
             return
         self._term = term = Term(OFFICE, _holder(life), grant.token)
         logger.info("This beat is in office: %s", self.name)
-        while self._term == term and not (life.fenced or self._closed):
+        while self._term == term and not (life.fenced or self.closed):
             with contextlib.suppress(Empty):
                 self._news.get(timeout=AGAIN)
         if life.fenced:
             self.lost(term)
-        if not self._closed:
+        if not self.closed:
             self._rest()
 
     def _rest(self) -> None:
         until = monotonic() + AGAIN
-        while not self._closed and (left := until - monotonic()) > 0:
+        while not self.closed and (left := until - monotonic()) > 0:
             with contextlib.suppress(Empty):
                 self._news.get(timeout=left)
 

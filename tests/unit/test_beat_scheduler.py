@@ -22,6 +22,7 @@ class GivenSeat:
     """A seat whose office a test gives and takes."""
 
     name = "beat-1@host"
+    closed = False
 
     def __init__(self, app):
         self.store = MemoryStore(MemoryServer())
@@ -47,7 +48,7 @@ class GivenSeat:
         self.term = None
 
     def close(self):
-        pass
+        self.closed = True
 
 
 class Sent(list):
@@ -91,6 +92,22 @@ def put_back(beat, seconds: float) -> None:
     beat._known["tick"] = old
     beat._looked.clear()
     beat._idle_until = 0.0
+
+
+def test_a_beat_told_to_go_in_the_middle_of_a_publish_goes(beat):
+    """redis-py and Celery make an error of what the signal's handler raised there."""
+
+    class Interrupted(Sent):
+        def __call__(self, *args, **options):
+            beat.close()
+            raise ValueError("I/O operation on closed file")
+
+    beat.tick()
+    put_back(beat, 3601)
+    beat.inner.send_task = Interrupted()
+    beat.tick()
+    with pytest.raises(SystemExit):
+        beat.tick()
 
 
 def test_a_new_entry_is_shared_before_it_is_due(beat):
