@@ -64,8 +64,8 @@ class ClaimingChannel(pyamqp.Channel):
         self._quiet_until = self._ask_at = 0.0
         #: When there was last nothing that only RabbitMQ has been told of.
         self._acked_at = 0.0
-        #: Changes of the ledger that were looked at.
-        self._seen = 0
+        #: Changes of the ledger that were looked at, and whether they are more than acks.
+        self._seen, self._urgent = 0, False
         self.qos = Endings(lambda: self._ledger)
 
     # -- publishing -------------------------------------------------------------------------
@@ -244,14 +244,15 @@ class ClaimingChannel(pyamqp.Channel):
         if not ledger.owes:
             self._acked_at = now
             return
-        self._seen = ledger.changes
-        owed = ledger.owed()
-        plain = self._answers.ack(owed)
-        if plain and self.attended and now < self._acked_at + LAZY:
+        latest, self._seen = ledger.since(self._seen)
+        self._urgent |= not self._answers.ack(latest)
+        if not self._urgent and self.attended and now < self._acked_at + LAZY:
             return  # the next start carries them, or a later turn
         self._acked_at = now
+        owed = ledger.owed()
         if intake.settle(owed):
             ledger.confirmed(owed)
+            self._urgent = False
         else:
             self._quiet_until = now + STORE_AGAIN
             intake.refused()

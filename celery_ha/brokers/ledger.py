@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from celery_ha.envelope import redelivered
 from celery_ha.model import Claim, Ending, Settlement
@@ -108,8 +109,7 @@ class Ledger:
             self._running.discard(claim)
             payload = self._claims.pop(claim).payload
             mended = redelivered(payload, started=True) if started and ending is Ending.RELEASE else None
-            self._owed[claim] = Settlement(claim, ending, reason, mended)
-            self.changes += 1
+            self._owe(Settlement(claim, ending, reason, mended))
         self._on_owed()
         return True
 
@@ -119,8 +119,17 @@ class Ledger:
             if not self._held.get(claim):
                 return
             self._held[claim] = False
-            self._owed[claim] = Settlement(claim, Ending.DEFER)
-            self.changes += 1
+            self._owe(Settlement(claim, Ending.DEFER))
+
+    def _owe(self, item: Settlement) -> None:
+        self._owed.pop(item.claim, None)  # the newest is the last
+        self._owed[item.claim] = item
+        self.changes += 1
+
+    def since(self, changes: int) -> tuple[tuple[Settlement, ...], int]:
+        """What came to be owed after so many changes, and how many there are now; it may be more than that."""
+        with self._mutex:
+            return tuple(islice(reversed(self._owed.values()), self.changes - changes)), self.changes
 
     def owed(self) -> tuple[Settlement, ...]:
         """What to send: newest claim first, so that what goes back ends up in its old order."""
@@ -154,8 +163,7 @@ class Ledger:
         """Give back claims we never saw."""
         with self._mutex:
             for claim in claims:
-                self._owed[claim] = Settlement(claim, Ending.RELEASE)
-                self.changes += 1
+                self._owe(Settlement(claim, Ending.RELEASE))
 
     @property
     def owes(self) -> bool:

@@ -86,3 +86,19 @@ def test_claim_whose_delivery_was_lost_is_found_and_given_back() -> None:
     assert ledger.strangers(["L.1", "L.2"]) == ("L.2",)
     ledger.adopt(["L.2"])
     assert Settlement("L.2", Ending.RELEASE) in ledger.owed()
+
+
+def test_a_look_at_what_came_since_the_last_misses_nothing() -> None:
+    ledger = ledger_with(*(claim(number, started=True) for number in range(4)))
+    for number in (0, 1):
+        ledger.end(f"L.{number}", Ending.ACK)
+    ledger.defer("L.2")
+    first, looked = ledger.since(0)
+    assert {item.claim for item in first} == {"L.0", "L.1", "L.2"}
+    # When an old one is confirmed, and the deferred one comes to an end before that is
+    ledger.confirmed([item for item in first if item.claim == "L.0"])
+    ledger.end("L.2", Ending.ACK)
+    ledger.end("L.3", Ending.DEAD)
+    latest, looked = ledger.since(looked)
+    assert [(item.claim, item.ending) for item in latest] == [("L.3", Ending.DEAD), ("L.2", Ending.ACK)]
+    assert ledger.since(looked) == ((), looked)
