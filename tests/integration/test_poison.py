@@ -51,19 +51,19 @@ def letter_of(scene: Scene, task: str) -> DeadLetter:
 
 
 def dragged_along(scene: Scene, keys: list[str]) -> set[str]:
-    """Wait until all came to their end, but for those that were beside a killer as often as a task may start (G7).
+    """Wait until all came to their end; returns those given up, which were beside a killer as often as a task may start (G7).
 
-    One of their two attempts may have been claimed for a free slot and not opened any more.
+    One of their attempts may have had its slot and not begun, another have ended without its ack having been sent.
     """
     dead = DeadLetters(redis_access(scene.probe.app).broker(timeout=5, dead_limit=10))
 
     def given_up() -> set[str]:
-        payloads = [letter.claim.payload for letter in dead if deliveries(letter.claim.payload) == 2]
-        return {key for key in map(first_argument, payloads) if scene.ledger.by_key().get(key)}
+        letters = [letter.claim.payload for letter in dead]
+        return {first_argument(payload) for payload in letters if deliveries(payload) == 2} & {*keys}
 
     eventually(lambda: scene.ledger.missing(keys) <= given_up(), within=HANG, why="all others ended")
     scene.wait_idle()
-    return scene.ledger.missing(keys)
+    return given_up()
 
 
 def first_argument(payload: bytes) -> str:
@@ -109,8 +109,10 @@ def test_message_that_kills_whoever_opens_it_is_given_up_and_drags_nobody_along(
     letter = letter_of(pair, bomb.id)
     assert deliveries(letter.claim.payload) == 2
     assert isinstance(failure(bomb), PoisonTask)
-    # And every other task came to its end, none of them given up
-    assert len(pair.hash("dead")) == dead + 1 + len(dragged_along(pair, keys))
+    # And every other task came to its end, or had a slot at two of the three times that it went off unopened
+    along = dragged_along(pair, keys)
+    assert len(pair.hash("dead")) == dead + 1 + len(along)
+    assert len(along) <= 3 * 2 // 2
 
 
 def test_task_that_kills_whoever_receives_it_is_given_up_unopened_and_everybody_is_told(pair: Scene):
@@ -132,4 +134,4 @@ def test_task_that_kills_the_main_process_is_given_up_and_nothing_else(pair: Sce
     letter_of(pair, result.id)
     assert isinstance(failure(result), PoisonTask)
     assert len(pair.ledger.by_key()[key]) == 2
-    dragged_along(pair, bystanders)
+    assert len(dragged_along(pair, bystanders)) <= 1
