@@ -26,6 +26,7 @@ from celery_ha.delays import lasting
 from celery_ha.errors import ConfigError, KeyRefused, StoreUnavailable
 from celery_ha.failover.namesake import make_sure_of
 from celery_ha.flower.install import show_in_flower
+from celery_ha.inspect.losses import warn_of_losses
 from celery_ha.keys import name_of
 from celery_ha.locks.lock import Lock
 from celery_ha.locks.publish import publishing
@@ -321,6 +322,7 @@ class HA:
             and config.store in (None, access.full_url)
         ):
             self.node.claims.parking = RedisParking(store, access.layout(config.dead_letters_max))
+        warn_of_losses(asker, store, apart=config.store not in (None, access.full_url))
         self.node.signs.begin()
         try:
             self.node.open()
