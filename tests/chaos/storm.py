@@ -25,7 +25,7 @@ from tests.chaos.mix import Published
 from tests.chaos.plan import Plan
 from tests.chaos.publisher import HANG, Publisher
 from tests.chaos.striker import OPTIONS, Striker
-from tests.chaos.verdict import Outcome, expected, judge_ledger, takeovers, unconfirmed
+from tests.chaos.verdict import Outcome, expected, judge_ledger, takeovers, unconfirmed, worn_out
 from tests.support.fleet import eventually
 from tests.support.leaks import leaks
 from tests.support.scene import Scene, scene
@@ -35,7 +35,7 @@ from tests.support.server import RedisServer
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 #: Plain queues; what is left on a shard is missed as a task.
 QUEUES = ("celery", "reports")
-#: Attempts of a task; a good one is never cut off so often.
+#: Attempts of a task; a good one is seldom cut off so often.
 MAX_DELIVERIES = 6
 CONF = {
     "ha_max_deliveries": MAX_DELIVERIES,
@@ -125,7 +125,7 @@ def _judge(made: Scene, plan: Plan, done: Published, striker: Striker) -> Outcom
     took = takeovers(made.ledger, killed)
     if took:
         outcome.takeover_median, outcome.takeover_worst = round(statistics.median(took), 2), round(took[-1], 2)
-    _judge_letters(outcome, made, done)
+    _judge_letters(outcome, made, done, worn_out(made.ledger.by_key(), harms, MAX_DELIVERIES))
     failovers = [load_failover(entry) for entry in made.redis.lrange(f"{made.prefix}_ha:history", 0, -1)]
     outcome.failovers = len(failovers)
     told = {worker.name for worker in striker.told}  # one that goes while the server is away cannot say goodbye
@@ -137,8 +137,8 @@ def _judge(made: Scene, plan: Plan, done: Published, striker: Striker) -> Outcom
     return outcome
 
 
-def _judge_letters(outcome: Outcome, made: Scene, done: Published) -> None:
-    """Every poison task is a dead letter, told to have failed, and nothing else is one."""
+def _judge_letters(outcome: Outcome, made: Scene, done: Published, worn: set[str]) -> None:
+    """Every poison task is a dead letter, told to have failed, and nothing else is one but what was as unlucky."""
     app = made.probe.app
     letters = DeadLetters(redis_access(app).broker(timeout=5, dead_limit=10))
     dead = [task_id(letter.claim.payload) for letter in letters]
@@ -148,7 +148,8 @@ def _judge_letters(outcome: Outcome, made: Scene, done: Published) -> None:
         if dead.count(task) != 1 or not app.AsyncResult(task).failed():
             outcome.broken.poison_not_stopped.append(key)
     doubtful = [key for key in done.doubtful if key.startswith("poison")]
-    good = [task for task in dead if task not in poison]
+    good = [task for task in dead if task not in poison and known.get(task) not in worn]
+    outcome.broken.lost = [key for key in outcome.broken.lost if key not in worn or done.ids.get(key) not in dead]
     outcome.broken.good_given_up = [known.get(task, str(task)) for task in good[len(doubtful) :]]
 
 

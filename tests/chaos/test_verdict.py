@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.mix import Order, Published
-from tests.chaos.verdict import Outcome, doubled, judge_ledger, unconfirmed
+from tests.chaos.verdict import Outcome, doubled, judge_ledger, unconfirmed, worn_out
 from tests.support.ledger import Harm, Ledger
 
 
@@ -118,6 +118,14 @@ def test_poison_that_started_too_often_is_named(ledger):
     lines = [f"start p l.{at} 1{at} w1" for at in range(3)]
     assert judged(ledger(*lines), published("poison", "p")).broken.poison_not_stopped == ["p"]
     assert judged(ledger(*lines[:2]), published("poison", "p")).broken.names == []
+
+
+def test_key_that_was_cut_off_as_often_as_it_may_start_is_worn_out(ledger):
+    told = ledger("start a l.1 10 w1", "start b l.2 10 w1", "start a m.3 13 w2", "end a m.3 14 w2", "start b m.4 13 w2")
+    harms = [Harm("w1", 11), Harm("w2", 14.1)]
+    assert worn_out(told.by_key(), harms, 2) == {"a", "b"}
+    assert worn_out(told.by_key(), harms, 3) == set()
+    assert worn_out(told.by_key(), harms[:1], 2) == set()
 
 
 def published(kind: str, key: str, due: float = 0.0) -> Published:

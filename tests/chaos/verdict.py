@@ -129,6 +129,12 @@ def unconfirmed(harms: Sequence[Harm], outages: Sequence[tuple[float, float]]) -
     return found
 
 
+def worn_out(by_key: Mapping[str, Sequence[Run]], harms: Sequence[Harm], max_deliveries: int) -> set[str]:
+    """Keys that were cut off as often as they may start: given up as a poison task is, and rightly (G7)."""
+    struck = {key: sum(run.harmed_by(harms) is not None for run in runs) for key, runs in by_key.items()}
+    return {key for key, times in struck.items() if times >= max_deliveries}
+
+
 def expected(done: Published) -> list[str]:
     """The keys that must come to an end."""
     keys = [key for order in done.orders for key in (*order.parts, order.last)]
