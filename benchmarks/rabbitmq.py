@@ -181,7 +181,7 @@ def takeovers(rabbit: Rabbit, server: RedisServer, args: argparse.Namespace) -> 
     ]
     report.table((f"{len(found)} SIGKILLs, 0 lost: seconds until the first start elsewhere", "median", "p99"), rows)
     figures = [Figure("takeover of what waits, RabbitMQ, p99", p99(waiting), 0.5, "s")]
-    return [*figures, Figure("takeover of what runs, RabbitMQ, p99", p99(running), 2.0, "s")] if running else figures
+    return [*figures, Figure("takeover of what runs, RabbitMQ, p99", p99(running), 0.5, "s")] if running else figures
 
 
 def run(args: argparse.Namespace) -> list[Figure]:

@@ -2,7 +2,9 @@
 
 Death is watched, not read off a clock. A node is dead when its renewal counter stood still for a
 whole TTL of the observer's own monotonic time, or when all the connections it registered (at least
-two) stayed away for ``confirm_after``, and every look in that time succeeded in time. An observer
+two) stayed away for ``confirm_after``, and every look in that time succeeded in time. A *doubt* (a
+broker of its own has given up the node's connection to it) shortens that absence, and is nothing
+without it: who merely connects anew to a broker is alive. An observer
 that was itself late suspects itself first: after a late look, a gap between looks, a new session or
 a clock that went back it has seen nothing yet, and judges nobody until it has looked on for that
 node's whole TTL.
@@ -35,6 +37,8 @@ class Patience:
     #: Absence of all connections that means death. Shorter: a reconnect that takes longer than
     #: this kills a healthy node. Longer: every killed process is noticed that much later.
     confirm_after: float = 0.5
+    #: The same of a node in doubt: the broker, another server, has given its connection up as well.
+    doubted_after: float = 0.2
     #: A look that took longer, or came this much after it was due, is late. Shorter: a busy
     #: observer keeps starting afresh and judges nobody. Longer: a stall is taken for silence.
     late_after: float = 1.0
@@ -133,7 +137,7 @@ def observe(
         missing=_missing(state.missing, look),
         office=_office(state.office, look),
     )
-    return state, tuple(_verdicts(state, look, patience.confirm_after))
+    return state, tuple(_verdicts(state, look, patience))
 
 
 def _late(look: Look, late_after: float) -> bool:
@@ -172,12 +176,15 @@ def _office(before: Office | None, look: Look) -> Office | None:
     return Office(leader.lease, leader.term, leader.rounds, look.ended)
 
 
-def _verdicts(state: Observation, look: Look, confirm_after: float) -> list[Verdict]:
+def _verdicts(state: Observation, look: Look, patience: Patience) -> list[Verdict]:
     found = []
     lasted = state.lasted(look.started)
     for lease, node in look.nodes.items():
         if lasted < node.ttl:
             continue
+        confirm_after = patience.confirm_after
+        if lease in look.doubted:
+            confirm_after = min(confirm_after, patience.doubted_after)
         reason = _reason(state, node, look.started, confirm_after)
         if reason:
             found.append(Verdict(lease, reason, look.counters.get(lease, 0), node.connections))

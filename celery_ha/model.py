@@ -113,6 +113,8 @@ class Look:
     #: Fenced leases that still wait for recovery.
     fenced: tuple[FencedLease, ...] = ()
     version: int = 0
+    #: Leases whose connection the broker has given up too, as somebody has told lately.
+    doubted: frozenset[str] = frozenset()
     #: The last rings that a leader wrote down, of this version of the membership or of an earlier one.
     rings: Rings = field(default_factory=dict)
 

@@ -54,12 +54,17 @@ class Earlier:
 
     #: Attempts that started and did not come to an end.
     count: int = 0
-    #: One runs under an open lease.
-    running: bool = False
+    #: The open lease that one runs under; empty: none runs.
+    lease: str = ""
     #: One came to its end: the message must not run again.
     ended: bool = False
     #: The last one was given back by somebody who lived: to open the message kills nobody (rule 15).
     harmless: bool = False
+
+    @property
+    def running(self) -> bool:
+        """One runs, and is in the way of others."""
+        return bool(self.lease)
 
 
 class Question(ABC):

@@ -49,7 +49,7 @@ class MemoryAttempts(Attempts):
         with self._client.call() as server:
             found = self._now(server, message)
             ended = found.ended_until is not None
-            return Earlier(found.count, running=bool(found.lease), ended=ended, harmless=found.harmless)
+            return Earlier(found.count, found.lease, ended=ended, harmless=found.harmless)
 
     def start(self, lease: str, attempt: Attempt, settle: Sequence[tuple[Settlement, float]] = ()) -> Started:
         with self._client.call() as server:

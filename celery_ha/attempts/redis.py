@@ -29,8 +29,8 @@ class RedisAttempts(Attempts):
         self._pool = store.pool
 
     def earlier(self, message: str) -> Earlier:
-        state, count = self._run("attempt_earlier", message)
-        return Earlier(count, running=state == b"r", ended=state == b"e", harmless=state == b"g")
+        state, count, lease = self._run("attempt_earlier", message)
+        return Earlier(count, lease.decode(), ended=state == b"e", harmless=state == b"g")
 
     def start(self, lease: str, attempt: Attempt, settle: Sequence[tuple[Settlement, float]] = ()) -> Started:
         return _answers(self._run("attempt_start", *_starts(lease, [attempt], settle)))[0]

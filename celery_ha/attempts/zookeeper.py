@@ -67,7 +67,7 @@ class ZooKeeperAttempts(Attempts):
         if ended:
             return Earlier(ended=True)
         current = self._now(found)
-        return Earlier(current.count, running=bool(current.lease), harmless=current.harmless)
+        return Earlier(current.count, current.lease, harmless=current.harmless)
 
     def start(self, lease: str, attempt: Attempt, settle: Sequence[tuple[Settlement, float]] = ()) -> Started:
         wrote = _Try()

@@ -62,6 +62,8 @@ class ClaimingChannel(pyamqp.Channel):
         self.attended = True
         #: Ask the store nothing before this time: it did not answer.
         self._quiet_until = self._ask_at = 0.0
+        #: Changes of the membership that were asked after.
+        self._changes = 0
         #: When there was last nothing that only RabbitMQ has been told of.
         self._acked_at = 0.0
         #: Changes of the ledger that were looked at, and whether they are more than acks.
@@ -167,6 +169,7 @@ class ClaimingChannel(pyamqp.Channel):
         if earlier.running:
             if not delivery.stuck:
                 delivery.stuck = True
+                self.intake.doubt(earlier.lease)  # type: ignore[union-attr]
                 self._consumers.wait(delivery.message.delivery_info["consumer_tag"])
             return False
         if earlier.ended and delivery.attempt.once:
@@ -211,6 +214,8 @@ class ClaimingChannel(pyamqp.Channel):
             self._suspects.open_next(intake)
         if not (unacked.aside or self._suspects):
             return LAZY if owes else None
+        if self._changes != intake.changes:
+            self._changes, self._ask_at = intake.changes, now
         if now >= max(self._quiet_until, self._ask_at):
             self._ask_at = now + ASK_AGAIN
             if self._ask_again():

@@ -50,6 +50,10 @@ class Intake(Protocol):
         """The most messages to claim at once: 1 for a pool that runs tasks inside the read."""
 
     @property
+    def changes(self) -> int:
+        """Differs when members have changed: an attempt that was in the way may be over."""
+
+    @property
     def claims(self) -> Keeping:
         """What may be done with a message that is not opened."""
 
@@ -62,6 +66,9 @@ class Intake(Protocol):
 
     def check(self) -> None:
         """Called on every turn of the loop; raises :class:`~celery_ha.errors.Fenced` if the lease is fenced."""
+
+    def doubt(self, lease: str) -> None:
+        """The broker has given up the connection of another node, or of this one's before: what it runs came here."""
 
     def refused(self) -> None:
         """The broker does not know the lease as open."""

@@ -40,6 +40,8 @@ class Pace:
     look_every: float = 0.25
     #: The same while anybody is suspected.
     suspicious_every: float = 0.1
+    #: The same while somebody is missed by the broker as well.
+    doubtful_every: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -257,6 +259,8 @@ class Observer:
             return 0.0
         if role is Role.WATCHER:
             return self._pace.look_every if self._leader_in_doubt(look) else self._ttl / 4
+        if not look.doubted.isdisjoint(self._state.missing):
+            return self._pace.doubtful_every
         hurry = suspected or self._state.missing
         return self._pace.suspicious_every if hurry else self._pace.look_every
 

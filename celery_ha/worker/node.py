@@ -38,6 +38,8 @@ from celery_ha.worker.stock import SOON, Stock
 
 logger = logging.getLogger(__name__)
 
+#: Seconds for which a node is in doubt whose connection the broker has given up: it has made another one by then.
+DOUBT = 5.0
 #: Seconds for the last events to be sent.
 LAST_WORDS = 2.0
 
@@ -101,6 +103,8 @@ class WorkerNode:
         self.busy = Busyness()
         #: Called from a thread when membership changed.
         self.on_members: Callable[[], None] = lambda: None
+        #: How often members have changed, or this lease has ended.
+        self.changes = 0
         #: Listens to Celery's heartbeat events while this node observes all the time.
         self.heartbeats: Heartbeats | None = None
         #: Tells what this node decides.
@@ -287,6 +291,10 @@ class WorkerNode:
     def stock_due(self, now: float) -> bool:
         return self.stock.due(now)
 
+    def doubt(self, lease: str) -> None:
+        if lease != self.lease:
+            self.aside.run(lambda: self.store.court.doubt(lease, DOUBT))
+
     def refused(self) -> None:
         self.life.refused()
 
@@ -396,6 +404,7 @@ class WorkerNode:
             self.aside.run(self._pay)
 
     def _on_change(self) -> None:
+        self.changes += 1
         self.on_members()
         self.wake()
 

@@ -167,6 +167,8 @@ class AmqpHands(Keeper):
         self._queue = queue
         self.reception = Reception(0)
         self._got: list[Any] = []
+        self.doubted: list[str] = []
+        self.changes = 0
         self.connection: Any = Connection(url)
         self.connection.intake = self
         self._channel = self.connection.default_channel
@@ -175,6 +177,9 @@ class AmqpHands(Keeper):
 
     def check(self) -> None:
         pass
+
+    def doubt(self, lease: str) -> None:
+        self.doubted.append(lease)
 
     def refused(self) -> None:
         pass

@@ -36,6 +36,8 @@ class Consumer:
         self.batch_limit = 100
         self.reception = Reception(0)
         self.got: list[Any] = []
+        self.doubted: list[str] = []
+        self.changes = 0
         self._url, self._queue = url, queue
         self.connection: Any = None
 
@@ -43,6 +45,9 @@ class Consumer:
 
     def check(self) -> None:
         pass
+
+    def doubt(self, lease: str) -> None:
+        self.doubted.append(lease)
 
     def refused(self) -> None:
         pass
@@ -204,6 +209,8 @@ def test_redelivery_waits_for_the_attempt_before_it_and_is_acked_after_its_end(p
     # Then the message comes to nobody else
     b.consume()
     assert b.gets_nothing()
+    # And that the broker has given up its connection is told once
+    assert b.doubted == ["a"]
     # When it comes to its end
     message.ack()
     assert a.settle(a.ledger.owed())

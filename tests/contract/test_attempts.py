@@ -40,7 +40,7 @@ def test_an_attempt_that_runs_keeps_every_other_from_starting(member, record):
 
     assert record(a).start("a", attempt("a.1")) is Started.YES
 
-    assert record(b).earlier("m") == Earlier(running=True)
+    assert record(b).earlier("m") == Earlier(lease="a")
     assert record(b).start("b", attempt("b.1")) is Started.NOT_NOW
     assert record(a).start("a", attempt("a.2")) is Started.NOT_NOW, "not even one of the same lease"
 
@@ -93,7 +93,7 @@ def test_an_attempt_under_a_fenced_lease_is_over_and_counts(member, record):
     # And whoever recovers the lease later changes nothing about it
     assert [found.claim for found in record(b).under("a")] == ["a.1"]
     record(b).interrupted("a", ["a.1"])
-    assert record(b).earlier("m") == Earlier(1, running=True)
+    assert record(b).earlier("m") == Earlier(1, lease="b")
     assert record(b).forget("a")
 
 
@@ -114,7 +114,7 @@ def test_the_attempts_of_an_open_lease_are_not_interrupted(member, record):
 
     assert record(b).interrupted("a", ["a.1"]) == 0
 
-    assert record(b).earlier("m") == Earlier(running=True)
+    assert record(b).earlier("m") == Earlier(lease="a")
 
 
 def test_late_end_of_a_fenced_lease_changes_nothing(member, record):
@@ -125,7 +125,7 @@ def test_late_end_of_a_fenced_lease_changes_nothing(member, record):
 
     assert record(a).settle("a", end("a.1")) is False
 
-    assert record(b).earlier("m") == Earlier(1, running=True)
+    assert record(b).earlier("m") == Earlier(1, lease="b")
     assert record(b).holds("b", "b.1")
     assert not record(a).holds("a", "a.1")
 
@@ -139,7 +139,7 @@ def test_what_goes_back_counts_if_it_had_started(member, record, payload, count)
 
     assert record(a).earlier("m") == Earlier(count, harmless=True)
     assert record(a).start("a", attempt("a.2")) is Started.YES
-    assert record(a).earlier("m") == Earlier(count, running=True)
+    assert record(a).earlier("m") == Earlier(count, lease="a")
     record(a).settle("a", end("a.2", Ending.DEFER))
     assert record(a).earlier("m") == Earlier(count, harmless=True), "put off, it counts no more than before"
 

@@ -388,7 +388,7 @@ def test_counts_of_messages_that_never_came_back_are_swept_those_of_running_ones
     attempts._counts.sweep()
 
     assert attempts.earlier("elsewhere") == Earlier()
-    assert attempts.earlier("here") == Earlier(running=True)
+    assert attempts.earlier("here") == Earlier(lease="a")
 
 
 FORK = """

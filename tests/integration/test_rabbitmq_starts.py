@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -93,3 +94,20 @@ def test_what_a_frozen_worker_holds_and_has_not_started_runs_elsewhere_within_it
     stage.wait_ended(keys)
     assert stage.ledger.doubled(keys, stage.harms) == {}
     store.close()
+
+
+def test_what_a_killed_worker_ran_does_not_wait_out_the_confirmation(make_stage):
+    # Given workers whose connections must stay gone for long, and that know each other for long enough: a leader judges,
+    # and the next in line has subscribed
+    confirm_after = TTL * 0.9
+    stage = make_stage(ha_confirm_after=confirm_after)
+    victim = stage.top_up(3)[0]
+    eventually(lambda: time.time() - stage.nodes()[-1].opened > 2 * TTL, why="acquainted")
+    # When one is killed that runs a task
+    (key,) = stage.publish("order", stage.keys_on(stage.shards(victim), 1), 3.0)
+    stage.wait_started([key], 1)
+    harm = stage.kill(victim)
+    # Then RabbitMQ's word, which delivers it again at once, shortens that
+    took = eventually(first_start_after(stage.ledger, {key}, harm.at, elsewhere=victim.name)) - harm.at
+    assert took < confirm_after
+    stage.wait_ended([key])

@@ -89,6 +89,8 @@ class RabbitBroker(AmqpBroker):
     def __init__(self, rabbit: Rabbit, store: MemoryStore) -> None:
         super().__init__(MemoryAttempts(store, rabbit.attempts), Unacked(), cut_off=rabbit.fence)
         self._rabbit = rabbit
+        #: Leases that RabbitMQ has given up the connection of, by what came here; to be told.
+        self.doubted: set[str] = set()
         self._server = rabbit.world.broker
         self._record = rabbit.world.ledger.message
 
@@ -137,6 +139,7 @@ class RabbitBroker(AmqpBroker):
         """As the transport does: to Celery, aside until an earlier attempt is over, or acknowledged at once."""
         earlier = self.earlier(delivery)
         if earlier.running:
+            self.doubted.add(earlier.lease)
             self.unacked.aside[delivery.claim] = None
             return None
         self.unacked.aside.pop(delivery.claim, None)

@@ -39,6 +39,8 @@ CONFIRM_AFTER = 0.5
 PACE = Pace(look_every=0.3, suspicious_every=0.15)
 PATIENCE = Patience(confirm_after=CONFIRM_AFTER, late_after=0.8)
 POLL = 0.35
+#: Seconds that a doubt lasts.
+DOUBT = 5.0
 #: Seconds between two readings of what the lease holds (30 in the product).
 RECONCILE = 5.0
 #: Most payloads have never been started: no need to read them.
@@ -61,6 +63,7 @@ class Process(Caller):
         self.court_store = MemoryStore(world.store, self.clock)
         rabbit = world.rabbit
         broker = RabbitBroker(rabbit, self.court_store) if rabbit.on else MemoryBroker(world.broker)
+        self._doubted = broker.doubted if isinstance(broker, RabbitBroker) else set[str]()
         self.broker = Wire(self, broker, None)
         self.court = Wire(self, self.court_store.court, self.court_store)
         self.locks = Wire(self, self.court_store.locks, self.court_store)
@@ -249,10 +252,16 @@ class Process(Caller):
             self._refused(lease)
             return
         self._confirmed(owed)
+        self._doubt()
         for claim in batch.claims:
             self.reserved[claim.id] = claim
         for claim in batch.claims:
             self._receive(claim)
+
+    def _doubt(self) -> None:
+        """Rule 17: what RabbitMQ delivers again although it runs tells of a closed connection."""
+        while self._doubted:
+            self.court.doubt(self._doubted.pop(), DOUBT)
 
     def queues(self) -> tuple[str, ...]:
         """Rule 16: an owner of shards consumes the base queue too."""

@@ -104,6 +104,21 @@ def test_verdict_names_the_evidence_that_the_fence_must_still_find() -> None:
     assert judge(watched(10, counter=3)) == (Verdict("w1-lease", STOOD_STILL, 3, ("7", "8")),)
 
 
+@pytest.mark.parametrize(
+    ("present", "seconds", "dead"),
+    [(NONE, 0.25, True), (NONE, 0.15, False), (ONE, 5.0, False), (BOTH, 5.0, False)],
+    ids=["gone_here_too", "for_a_moment", "one_is_here", "both_are_here"],
+)
+def test_doubt_shortens_an_absence_and_is_nothing_by_itself(
+    present: frozenset[str], seconds: float, dead: bool
+) -> None:
+    state, verdicts = AFRESH, ()
+    for step in (*watched(10), (12.0, 0.0, 12, present, "s"), (12.0 + seconds, 0.0, 13, present, "s")):
+        seen = replace(look(step), doubted=frozenset({W1.lease, "stranger"}))
+        state, verdicts = observe(state, seen, interval=5.0, patience=PATIENCE)
+    assert [verdict.reason for verdict in verdicts] == ([CONNECTIONS_GONE] if dead else [])
+
+
 def test_a_single_registered_connection_is_never_judged_by() -> None:
     node = replace(W1, connections=("7",))
     steps = [*watched(10), (12.0, 0.0, 12, NONE, "s"), (13.0, 0.0, 12, NONE, "s")]

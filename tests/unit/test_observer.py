@@ -244,6 +244,20 @@ def test_suspicion_makes_the_leader_look_more_often_and_kills_nobody() -> None:
     assert (done.again_in, done.fenced) == (PACE.suspicious_every, ())
 
 
+def test_doubt_makes_the_leader_look_at_short_intervals_while_somebody_is_missed() -> None:
+    fleet = Fleet("A", "B", "C")
+    fleet.run(TTL + 1)
+    fleet.members["B"].store.court.doubt("C", 5.0)
+    # Its connections are here: it has lost the broker alone
+    assert fleet.members["A"].observer.step().again_in == PACE.look_every
+    fleet.members["C"].die()
+    first = fleet.members["A"].observer.step()
+    assert (first.again_in, first.fenced) == (PACE.doubtful_every, ())
+    # And a part of the time that others are given is enough
+    fleet.now += 0.21
+    assert [verdict.lease for verdict in fleet.members["A"].observer.step().fenced] == ["C"]
+
+
 def test_stranger_on_the_broker_is_recovered_after_a_ttl() -> None:
     fleet = Fleet("A", "B")
     fleet.run(1.0)

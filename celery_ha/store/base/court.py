@@ -55,6 +55,14 @@ class Court(ABC):
         and recovers.
         """
 
+    def doubt(self, lease: str, seconds: float) -> bool:
+        """Tell all observers for some seconds that the broker has given up a node's connection, and wake them.
+
+        It kills nobody: see :mod:`celery_ha.detector`. A store that knows of no connections takes no notice.
+        Returns whether that is news, of an open lease. **Failure:** a doubt that is lost costs time.
+        """
+        return False
+
     @abstractmethod
     def refuse(self, term: int, by: str, lease: str) -> bool:
         """Refuse a stranger for good: a lease that the broker knows and that is not open here (rule 6).

@@ -1,9 +1,10 @@
 -- Everything an observer has to know, except which connections are there.
 -- KEYS[1]  prefix
 -- ARGV[1]  '<epoch>:<version>' of the node records the caller already has
--- Returns  {epoch, version, counters, connections, fenced, leader's lease, term, rounds, nodes, rings}
+-- Returns  {epoch, version, counters, connections, fenced, leader's lease, term, rounds, doubted, nodes, rings}
 --          counters and connections are text, lease and value by turns, one a line; fenced and nodes
---          are lists of lease, record; nodes is '' if the caller has them, and then so is rings (JSON)
+--          are lists of lease, record; doubted is a list of leases; nodes is '' if the caller has them, and then so is
+--          rings (JSON)
 
 -- include: common
 -- include: members
@@ -24,4 +25,5 @@ if epoch .. ':' .. version ~= ARGV[1] then
 end
 local lease, term, rounds = leader()
 local fenced = redis.call('HGETALL', key('fenced'))
-return {epoch, version, lines('leases'), lines('conns'), fenced, lease, term, rounds, nodes, rings}
+local doubted = redis.call('ZRANGEBYSCORE', key('doubts'), integer(micros()), '+inf')
+return {epoch, version, lines('leases'), lines('conns'), fenced, lease, term, rounds, doubted, nodes, rings}

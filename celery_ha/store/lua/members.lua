@@ -1,8 +1,6 @@
 -- Included by the scripts that change who is a member or who leads; after common.
 
--- Raise the membership version and ring every node's own bell.
-local function members_changed()
-  redis.call('INCR', key('version'))
+local function ring_everybody()
   for _, lease in ipairs(redis.call('HKEYS', key('leases'))) do
     local bell = key('wake:' .. lease)
     redis.call('DEL', bell)
@@ -11,12 +9,19 @@ local function members_changed()
   end
 end
 
+-- Raise the membership version and ring every node's own bell.
+local function members_changed()
+  redis.call('INCR', key('version'))
+  ring_everybody()
+end
+
 -- Take a lease out of the open ones and vacate its office.
 local function forget_member(lease)
   redis.call('HDEL', key('leases'), lease)
   redis.call('HDEL', key('nodes'), lease)
   redis.call('HDEL', key('conns'), lease)
   redis.call('DEL', key('wake:' .. lease))
+  redis.call('ZREM', key('doubts'), lease)
   if redis.call('HGET', key('leader'), 'lease') == lease then redis.call('DEL', key('leader')) end
 end
 

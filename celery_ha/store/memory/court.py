@@ -33,6 +33,7 @@ class MemoryCourt(Court):
                 leader=memory.leader,
                 fenced=tuple(memory.fenced.values()),
                 version=memory.version,
+                doubted=frozenset(lease for lease, until in memory.doubts.items() if until > server.now()),
                 rings=dict(memory.rings),
             )
 
@@ -90,6 +91,17 @@ class MemoryCourt(Court):
                 return False
             server.fence_member(verdict.lease, term, verdict.reason)
             return True
+
+    def doubt(self, lease: str, seconds: float) -> bool:
+        with self._client.call() as server:
+            memory, now = server.memory, server.now()
+            if not server.is_open(lease):
+                return False
+            news = memory.doubts.get(lease, now) <= now
+            memory.doubts[lease] = now + seconds
+            if news:
+                memory.bells.update(memory.counters)
+            return news
 
     def refuse(self, term: int, by: str, lease: str) -> bool:
         with self._client.call() as server:

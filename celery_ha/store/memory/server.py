@@ -80,6 +80,8 @@ class Memory:
     counters: dict[str, int] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     fenced: dict[str, FencedLease] = field(default_factory=dict)
+    #: Leases in doubt, each with the time until which it is.
+    doubts: dict[str, float] = field(default_factory=dict)
     #: Recovered and refused leases, each with the time until which the tombstone stands.
     gone: dict[str, float] = field(default_factory=dict)
     leader: Leader | None = None
@@ -171,6 +173,7 @@ class MemoryServer:
         memory = self.memory
         del memory.counters[lease]
         memory.bells.discard(lease)
+        memory.doubts.pop(lease, None)
         if memory.leader is not None and memory.leader.lease == lease:
             memory.leader = None
         return memory.nodes.pop(lease)

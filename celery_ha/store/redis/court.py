@@ -55,7 +55,7 @@ class RedisCourt(Court):
         if self._sight.session != self._b.session and not isinstance(answer[-2], list):
             # A replica that took over without the last changes counts them again, and they are others.
             answer = self._b.run_script("look", "")
-        epoch, version, counters, connections, fenced, *leader, nodes, rings = answer
+        epoch, version, counters, connections, fenced, *leader, doubted, nodes, rings = answer
         if isinstance(nodes, list):
             records = {lease: load_node(lease, record) for lease, record in pairs(nodes).items()}
             seen = f"{epoch.decode()}:{version.decode()}"
@@ -72,6 +72,7 @@ class RedisCourt(Court):
             leader=load_leader(*leader),
             fenced=tuple(load_fenced(lease, record) for lease, record in pairs(fenced).items()),
             version=int(version),
+            doubted=frozenset(lease.decode() for lease in doubted),
             rings=sight.rings,
         )
 
@@ -98,6 +99,9 @@ class RedisCourt(Court):
         if fenced:
             self._replicas.confirm(self._a)
         return fenced
+
+    def doubt(self, lease: str, seconds: float) -> bool:
+        return bool(self._a.run_script("doubt", lease, int(seconds * 1_000_000)))
 
     def refuse(self, term: int, by: str, lease: str) -> bool:
         refused = bool(self._a.run_script("refuse", by, term, lease))
