@@ -62,8 +62,8 @@ class Config:
     look_every: float = field(default=0.25, metadata=_setting(checks.seconds))
 
     #: How long all connections of a node must stay gone before it is dead; seconds, default 0.5.
-    #: Shorter: faster recovery of a killed process. Longer: a node may take longer to reconnect. 0.2 at the most if
-    #: RabbitMQ too has given up the node's connection.
+    #: Shorter: faster recovery of a killed process. Longer: a node may take longer to reconnect. If
+    #: RabbitMQ too has given up the node's connection, 0.4 of it are enough.
     confirm_after: float = field(default=0.5, metadata=_setting(checks.seconds))
 
     #: How long a worker's main loop may be silent before the node stops renewing; seconds, default

@@ -26,6 +26,8 @@ from celery_ha.model import Look, Node, Verdict
 STOOD_STILL = "renewals stood still"
 CONNECTIONS_GONE = "connections gone"
 
+#: Part of ``confirm_after`` that is enough for a node in doubt: another server has given its connection up as well.
+DOUBTED = 0.4
 #: With a single registered connection one dropped socket would be a death.
 LEAST_CONNECTIONS = 2
 
@@ -37,8 +39,6 @@ class Patience:
     #: Absence of all connections that means death. Shorter: a reconnect that takes longer than
     #: this kills a healthy node. Longer: every killed process is noticed that much later.
     confirm_after: float = 0.5
-    #: The same of a node in doubt: the broker, another server, has given its connection up as well.
-    doubted_after: float = 0.2
     #: A look that took longer, or came this much after it was due, is late. Shorter: a busy
     #: observer keeps starting afresh and judges nobody. Longer: a stall is taken for silence.
     late_after: float = 1.0
@@ -182,9 +182,7 @@ def _verdicts(state: Observation, look: Look, patience: Patience) -> list[Verdic
     for lease, node in look.nodes.items():
         if lasted < node.ttl:
             continue
-        confirm_after = patience.confirm_after
-        if lease in look.doubted:
-            confirm_after = min(confirm_after, patience.doubted_after)
+        confirm_after = patience.confirm_after * (DOUBTED if lease in look.doubted else 1)
         reason = _reason(state, node, look.started, confirm_after)
         if reason:
             found.append(Verdict(lease, reason, look.counters.get(lease, 0), node.connections))

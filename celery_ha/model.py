@@ -163,6 +163,10 @@ class Ending(Enum):
     DEAD = "dead"
 
 
+#: Seconds for which a node is in doubt whose connection the broker has given up: it has made another one by then.
+DOUBT = 5.0
+
+
 class Readable(Protocol):
     """What a loop can wait for."""
 

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds before a message that waits for the end of an earlier attempt is asked about again, and before
-#: a store that did not answer is.
-ASK_AGAIN, STORE_AGAIN = 0.1, 1.0
+#: Seconds before a message that waits for the end of an earlier attempt is asked about again, the same when members
+#: have changed, and before a store that did not answer is asked.
+ASK_AGAIN, ASK_SOON, STORE_AGAIN = 0.1, 0.02, 1.0
 #: Seconds for which the end of an attempt waits for a start to travel with.
 LAZY = 0.05
 
@@ -61,7 +61,7 @@ class ClaimingChannel(pyamqp.Channel):
         #: Whether what is settled is soon told to RabbitMQ.
         self.attended = True
         #: Ask the store nothing before this time: it did not answer.
-        self._quiet_until = self._ask_at = 0.0
+        self._quiet_until = self._ask_at = self._asked_at = 0.0
         #: Changes of the membership that were asked after.
         self._changes = 0
         #: When there was last nothing that only RabbitMQ has been told of.
@@ -169,7 +169,8 @@ class ClaimingChannel(pyamqp.Channel):
         if earlier.running:
             if not delivery.stuck:
                 delivery.stuck = True
-                self.intake.doubt(earlier.lease)  # type: ignore[union-attr]
+                if delivery.again:  # a copy of what runs, published twice, says nothing
+                    self.intake.doubt(earlier.lease)  # type: ignore[union-attr]
                 self._consumers.wait(delivery.message.delivery_info["consumer_tag"])
             return False
         if earlier.ended and delivery.attempt.once:
@@ -215,9 +216,10 @@ class ClaimingChannel(pyamqp.Channel):
         if not (unacked.aside or self._suspects):
             return LAZY if owes else None
         if self._changes != intake.changes:
-            self._changes, self._ask_at = intake.changes, now
+            self._changes = intake.changes
+            self._ask_at = min(self._ask_at, self._asked_at + ASK_SOON)
         if now >= max(self._quiet_until, self._ask_at):
-            self._ask_at = now + ASK_AGAIN
+            self._asked_at, self._ask_at = now, now + ASK_AGAIN
             if self._ask_again():
                 self.connection.client.transport.cycle.turn_again()
             self._consumers.renew()

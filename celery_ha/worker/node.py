@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -19,7 +19,7 @@ from celery_ha.config import Config
 from celery_ha.errors import Fenced, StoreUnavailable
 from celery_ha.failover.observer import Observed
 from celery_ha.failover.roles import Role
-from celery_ha.model import Ending, Node, Rings, Settlement
+from celery_ha.model import DOUBT, Ending, Node, Rings, Settlement
 from celery_ha.store.base import Store
 from celery_ha.telling import news
 from celery_ha.telling.teller import Teller
@@ -38,8 +38,6 @@ from celery_ha.worker.stock import SOON, Stock
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for which a node is in doubt whose connection the broker has given up: it has made another one by then.
-DOUBT = 5.0
 #: Seconds for the last events to be sent.
 LAST_WORDS = 2.0
 
@@ -117,6 +115,8 @@ class WorkerNode:
         self._weight = concurrency
         self._shards = {queue: count for queue, count in config.queues.items() if queue in queues}
         self._draining = False
+        #: Whom this node has told that it doubts, and until when that is known.
+        self._doubted: dict[str, float] = {}
         self._life: Life | None = None
 
     # -- life -------------------------------------------------------------------------------
@@ -292,8 +292,17 @@ class WorkerNode:
         return self.stock.due(now)
 
     def doubt(self, lease: str) -> None:
-        if lease != self.lease:
-            self.aside.run(lambda: self.store.court.doubt(lease, DOUBT))
+        now = monotonic()
+        if lease == self.lease or self._doubted.get(lease, now) > now:
+            return
+        self._doubted = {known: until for known, until in self._doubted.items() if until > now}
+        self._doubted[lease] = now + DOUBT
+
+        def tell() -> None:
+            with suppress(StoreUnavailable):
+                self.store.court.doubt(lease)
+
+        self.aside.run(tell)
 
     def refused(self) -> None:
         self.life.refused()

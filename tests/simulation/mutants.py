@@ -21,7 +21,7 @@ from celery_ha.failover import observer as _observer
 from celery_ha.failover import recovery
 from celery_ha.failover.keeper import Keeper
 from celery_ha.failover.observer import _IDLE, Observer
-from celery_ha.model import Claim, Ending, Look, Settlement
+from celery_ha.model import Claim, Ending, Look, Settlement, Verdict
 from celery_ha.parking import memory as _parking
 from celery_ha.store.memory import MemoryServer
 from celery_ha.store.memory import locks as _locks
@@ -205,6 +205,13 @@ def _at_once(state: Any, look: Look, *, interval: float, patience: detector.Pati
     return _observe(state, look, interval=interval, patience=replace(patience, confirm_after=0.0))
 
 
+def _doubt_kills(state: Any, look: Look, *, interval: float, patience: detector.Patience) -> Any:
+    state, verdicts = _observe(state, look, interval=interval, patience=patience)
+    doubted = [look.nodes[lease] for lease in sorted(look.doubted & look.nodes.keys())]
+    more = [Verdict(node.lease, "doubted", look.counters[node.lease], node.connections) for node in doubted]
+    return state, (*verdicts, *more)
+
+
 def _step_on(self: Observer, suspected: Any = ()) -> Any:
     """A failed look leaves the observation as it was, and no gap is seen either."""
     before = self._state
@@ -293,6 +300,11 @@ MUTANTS: dict[str, Mutant] = {
     "rule_3_absence_at_once": Mutant(
         "the first look that misses the connections is enough", ("G5",), 500,
         patches=((_observer, "observe", _at_once),),
+    ),
+    "rule_3_doubt_is_death": Mutant(
+        "that RabbitMQ has closed a connection is enough", ("G5",), 500,
+        patches=((_observer, "observe", _doubt_kills),),
+        needs=lambda world: world.rabbit.on,
     ),
     "rule_4_same_task_takes": Mutant(
         "a doubled task takes the lock from its healthy twin", ("G3",), 1000,

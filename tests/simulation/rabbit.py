@@ -139,7 +139,8 @@ class RabbitBroker(AmqpBroker):
         """As the transport does: to Celery, aside until an earlier attempt is over, or acknowledged at once."""
         earlier = self.earlier(delivery)
         if earlier.running:
-            self.doubted.add(earlier.lease)
+            if delivery.claim not in self.unacked.aside:  # told once
+                self.doubted.add(earlier.lease)
             self.unacked.aside[delivery.claim] = None
             return None
         self.unacked.aside.pop(delivery.claim, None)

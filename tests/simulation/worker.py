@@ -39,8 +39,6 @@ CONFIRM_AFTER = 0.5
 PACE = Pace(look_every=0.3, suspicious_every=0.15)
 PATIENCE = Patience(confirm_after=CONFIRM_AFTER, late_after=0.8)
 POLL = 0.35
-#: Seconds that a doubt lasts.
-DOUBT = 5.0
 #: Seconds between two readings of what the lease holds (30 in the product).
 RECONCILE = 5.0
 #: Most payloads have never been started: no need to read them.
@@ -261,7 +259,7 @@ class Process(Caller):
     def _doubt(self) -> None:
         """Rule 17: what RabbitMQ delivers again although it runs tells of a closed connection."""
         while self._doubted:
-            self.court.doubt(self._doubted.pop(), DOUBT)
+            self.court.doubt(self._doubted.pop())
 
     def queues(self) -> tuple[str, ...]:
         """Rule 16: an owner of shards consumes the base queue too."""

@@ -247,7 +247,7 @@ def test_suspicion_makes_the_leader_look_more_often_and_kills_nobody() -> None:
 def test_doubt_makes_the_leader_look_at_short_intervals_while_somebody_is_missed() -> None:
     fleet = Fleet("A", "B", "C")
     fleet.run(TTL + 1)
-    fleet.members["B"].store.court.doubt("C", 5.0)
+    fleet.members["B"].store.court.doubt("C")
     # Its connections are here: it has lost the broker alone
     assert fleet.members["A"].observer.step().again_in == PACE.look_every
     fleet.members["C"].die()

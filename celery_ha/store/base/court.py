@@ -55,11 +55,12 @@ class Court(ABC):
         and recovers.
         """
 
-    def doubt(self, lease: str, seconds: float) -> bool:
-        """Tell all observers for some seconds that the broker has given up a node's connection, and wake them.
+    def doubt(self, lease: str) -> bool:
+        """Tell all observers, for :data:`~celery_ha.model.DOUBT` seconds, that the broker has given up a connection.
 
-        It kills nobody: see :mod:`celery_ha.detector`. A store that knows of no connections takes no notice.
-        Returns whether that is news, of an open lease. **Failure:** a doubt that is lost costs time.
+        It kills nobody: see :mod:`celery_ha.detector`. The leader is woken; if it is the one in doubt, everybody.
+        A store that knows of no connections takes no notice. Returns whether that is news, of an open lease.
+        **Failure:** a doubt that is lost costs time.
         """
         return False
 

@@ -25,5 +25,6 @@ if epoch .. ':' .. version ~= ARGV[1] then
 end
 local lease, term, rounds = leader()
 local fenced = redis.call('HGETALL', key('fenced'))
-local doubted = redis.call('ZRANGEBYSCORE', key('doubts'), integer(micros()), '+inf')
+local now = micros()
+local doubted = redis.call('ZRANGEBYSCORE', key('doubts'), integer(now), integer(now + DOUBT))
 return {epoch, version, lines('leases'), lines('conns'), fenced, lease, term, rounds, doubted, nodes, rings}

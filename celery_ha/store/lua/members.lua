@@ -1,12 +1,17 @@
 -- Included by the scripts that change who is a member or who leads; after common.
 
+-- Microseconds for which a lease is in doubt.
+local DOUBT = 5000000
+
+local function ring(lease)
+  local bell = key('wake:' .. lease)
+  redis.call('DEL', bell)
+  redis.call('LPUSH', bell, '1')
+  redis.call('EXPIRE', bell, BELL_TTL)
+end
+
 local function ring_everybody()
-  for _, lease in ipairs(redis.call('HKEYS', key('leases'))) do
-    local bell = key('wake:' .. lease)
-    redis.call('DEL', bell)
-    redis.call('LPUSH', bell, '1')
-    redis.call('EXPIRE', bell, BELL_TTL)
-  end
+  for _, lease in ipairs(redis.call('HKEYS', key('leases'))) do ring(lease) end
 end
 
 -- Raise the membership version and ring every node's own bell.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from celery_ha.model import Leader, Look, Recovered, Rings, Verdict
+from celery_ha.model import DOUBT, Leader, Look, Recovered, Rings, Verdict
 from celery_ha.store.base import Court
 from celery_ha.store.memory.server import TOMBSTONE_TTL
 
@@ -33,7 +33,7 @@ class MemoryCourt(Court):
                 leader=memory.leader,
                 fenced=tuple(memory.fenced.values()),
                 version=memory.version,
-                doubted=frozenset(lease for lease, until in memory.doubts.items() if until > server.now()),
+                doubted=frozenset(lease for lease, until in memory.doubts.items() if _counts(until, server.now())),
                 rings=dict(memory.rings),
             )
 
@@ -92,15 +92,16 @@ class MemoryCourt(Court):
             server.fence_member(verdict.lease, term, verdict.reason)
             return True
 
-    def doubt(self, lease: str, seconds: float) -> bool:
+    def doubt(self, lease: str) -> bool:
         with self._client.call() as server:
             memory, now = server.memory, server.now()
             if not server.is_open(lease):
                 return False
-            news = memory.doubts.get(lease, now) <= now
-            memory.doubts[lease] = now + seconds
+            news = not _counts(memory.doubts.get(lease, now), now)
+            memory.doubts[lease] = now + DOUBT
+            leader = "" if memory.leader is None else memory.leader.lease
             if news:
-                memory.bells.update(memory.counters)
+                memory.bells.update(memory.counters if lease == leader else memory.counters.keys() & {leader})
             return news
 
     def refuse(self, term: int, by: str, lease: str) -> bool:
@@ -121,6 +122,11 @@ class MemoryCourt(Court):
             memory.gone[result.lease] = server.now() + TOMBSTONE_TTL
             memory.history.append((fenced, result))
             return True
+
+
+def _counts(until: float, now: float) -> bool:
+    """Whether a doubt does; one from before the clock went back does no more than one that is over."""
+    return now < until <= now + DOUBT
 
 
 def _leads(server: MemoryServer, lease: str, term: int) -> bool:

@@ -100,8 +100,8 @@ class RedisCourt(Court):
             self._replicas.confirm(self._a)
         return fenced
 
-    def doubt(self, lease: str, seconds: float) -> bool:
-        return bool(self._a.run_script("doubt", lease, int(seconds * 1_000_000)))
+    def doubt(self, lease: str) -> bool:
+        return bool(self._a.run_script("doubt", lease))
 
     def refuse(self, term: int, by: str, lease: str) -> bool:
         refused = bool(self._a.run_script("refuse", by, term, lease))

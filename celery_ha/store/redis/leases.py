@@ -62,6 +62,8 @@ class RedisLeases(LeaseStore):
         return epoch.decode()
 
     def renew(self, lease: str) -> Renewal:
+        # A connection that was cut is replaced now, not after a call has failed on it: others count the time.
+        self._a.drop_if_closed()
         # Connect first: what is registered must be the connection that asks.
         self._a.identify(f"ha:{lease}:a")
         state, epoch, version, *leader = self._a.run_script("renew", lease, self._connections(), self._a.run)
