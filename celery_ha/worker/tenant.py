@@ -49,6 +49,8 @@ class Tenant:
         self._claims: set[str] = set()
         self._look_at = monotonic() + LOOK_EVERY
         self._over = threading.Event()
+        #: The goodbye was said, or could not be.
+        self._said = threading.Event()
         self._pid = os.getpid()
 
     @property
@@ -90,6 +92,7 @@ class Tenant:
         with self._mutex:
             if self._keeper is not None and not self._keeper.over:
                 self._keeper.goodbye()
+        self._said.set()
 
     def _open(self, deadline: float) -> str:
         while True:
@@ -125,6 +128,9 @@ class Tenant:
     def _keep(self, keeper: Keeper) -> None:
         while not (keeper.over or self._over.is_set()):
             self._over.wait(self._keep_once(keeper))
+        # By this thread, which may have been waiting on a connection; not before the goodbye has gone over another.
+        if self._over.is_set() and self._said.wait(self._config.lease_ttl):
+            self._store.close()
 
     def _keep_once(self, keeper: Keeper) -> float:
         """Renew and watch until the next renewal is due; returns for how many seconds to do nothing."""

@@ -123,6 +123,8 @@ def test_process_whose_connections_are_cut_keeps_its_lock(make_scene: Callable[.
         eventually(lambda: scene.redis.hget("_ha:conns", lock.holder.lease) not in (registered, b""))
         lock.check()
     tenant.tenant.close()
+    # And none after its goodbye
+    eventually(lambda: not any(lock.holder.lease in client["name"] for client in scene.redis.client_list()))
 
 
 def test_lock_outside_of_tasks_leaves_the_lease_of_its_worker_alone(make_app: Callable[[], Celery]):
