@@ -39,6 +39,11 @@ end
 -- Returns whether it is quiet time.
 local function note_run(run)
   local known = redis.call('HMGET', key('run'), 'id', 'since', 'ttl')
+  if known[2] and tonumber(known[2]) > micros() then
+    -- The clock went back meanwhile: it would last for as long as that step.
+    begin_quiet_time()
+    return known[3]
+  end
   if run ~= '' and known[1] ~= run then
     redis.call('HSET', key('run'), 'id', run)
     if known[1] then

@@ -77,6 +77,7 @@ local function hand_on(id)
       redis.call('EXPIRE', key('answer:' .. f), ANSWER_TTL)
       return true
     end
+    redis.call('DEL', key('here:' .. f))
     entry = redis.call('LINDEX', line, 0)
   end
   return false
@@ -124,13 +125,15 @@ end
 local function pour(name)
   local entry = redis.call('RPOP', key('line:' .. name))
   while entry do
-    local kind, list, bell, _, _, payload = unpack(unpack_entry(entry))
+    local kind, list, bell, _, _, payload, ask = unpack(unpack_entry(entry))
     if kind == 'task' then
       if not put_back(list, payload) then
         redis.call('RPUSH', key('line:' .. name), entry)
         return
       end
       if redis.call('ZADD', bell, 0, '1') == 1 then redis.call('EXPIRE', bell, 3600) end
+    else
+      redis.call('DEL', key('here:' .. ask)) -- it does not stand here any more, and asks again
     end
     entry = redis.call('RPOP', key('line:' .. name))
   end

@@ -14,9 +14,11 @@ local function ring_everybody()
   for _, lease in ipairs(redis.call('HKEYS', key('leases'))) do ring(lease) end
 end
 
--- Raise the membership version and ring every node's own bell.
+-- Raise the membership version and ring every node's own bell. Never behind the clock: a server that took over without
+-- the last changes would count others by the same numbers.
 local function members_changed()
-  redis.call('INCR', key('version'))
+  local now = micros()
+  if redis.call('INCR', key('version')) < now then redis.call('SET', key('version'), integer(now)) end
   ring_everybody()
 end
 

@@ -18,7 +18,10 @@ class Replicas:
     timeout: float
 
     def confirm(self, link: Link) -> None:
-        """Wait until the last write on ``link`` has reached the replicas.
+        """Wait until the replicas have what was written so far, whoever wrote it.
+
+        ``WAIT`` is about what its own connection has written; a lock may have been granted by another one, and a fence
+        before this connection was made. So something is written first.
 
         Raises:
             StoreUnavailable: too few of them confirmed; the write is there and may be repeated.
@@ -26,7 +29,9 @@ class Replicas:
         if self.count == 0:
             return
         # Well below the timeout of the socket: the server counts in steps of 100 ms.
-        (confirmed,) = link.call(("WAIT", self.count, max(1, int(self.timeout * 250))))
+        _, confirmed = link.call(
+            ("SET", f"{link.prefix}synced", "1", "EX", 60), ("WAIT", self.count, max(1, int(self.timeout * 250)))
+        )
         if confirmed < self.count:
             raise StoreUnavailable(
                 f"{confirmed} of {self.count} replicas confirmed a write in time; "
