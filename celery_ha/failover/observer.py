@@ -62,7 +62,7 @@ class Observed:
     #: Leases whose recovery this step finished.
     recovered: tuple[Recovered, ...] = ()
     #: Why acting on the look was cut short; it is repeated in the next step.
-    failure: StoreUnavailable | None = None
+    failure: Exception | None = None
     #: Leases whose connections are gone for now; None: this look proves nothing.
     missing: frozenset[str] | None = None
 
@@ -148,10 +148,11 @@ class Observer:
         if self._numb(look):
             self._state, verdicts = AFRESH, ()
         role = role_of(look, self.lease)
-        deeds, failure_or_none = _IDLE, None
+        deeds = _IDLE
+        failure_or_none: Exception | None = None
         try:
             deeds = self._act(look, role, verdicts)
-        except StoreUnavailable as failure:
+        except Exception as failure:  # noqa: BLE001 - whoever drives us tells; what was seen must not be lost over it
             failure_or_none = failure
         self._interval = self._next(look, role, deeds, suspected)
         return Observed(

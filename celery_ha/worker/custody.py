@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 from celery_ha.brokers.base import NodeBroker
 from celery_ha.config import Config
-from celery_ha.errors import StoreUnavailable
+from celery_ha.errors import StoreError, StoreUnavailable
 from celery_ha.model import Claim, Ending, Holder, Parked, Readable, Settlement
 from celery_ha.store.base import Parking
 from celery_ha.worker.life import Life
@@ -239,7 +239,7 @@ class Custody:
             return
         try:
             parked = self.parking.park(lock, Holder(life.ledger.lease, claim, task), limit=limit, inherit=self._inherit)
-        except StoreUnavailable as exc:
+        except (StoreUnavailable, StoreError) as exc:
             logger.warning("Could not have claim %s wait for the lock %r: %s", claim, lock, exc)
             parked = Parked.DUE
         if parked is Parked.DUE:

@@ -174,6 +174,8 @@ class Life:
         else:
             # Our own connection may be the one that dropped: trust nothing until a renewal says so.
             self._doubt()
+        if observed.failure is not None and not isinstance(observed.failure, StoreUnavailable):
+            logger.error("What was seen of the others could not be acted on", exc_info=observed.failure)
         self._on_observed(observed)
         return observed.again_in
 

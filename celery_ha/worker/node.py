@@ -175,10 +175,13 @@ class WorkerNode:
         self.announcer.tell(news.DRAINING)
         self.signs.show(draining=True)
         self.life.pulse = None
+        self._give_shards_away()
+
+    def _give_shards_away(self) -> None:
         try:
             self.life.keeper.offer(weight=0)
         except (StoreUnavailable, Fenced):
-            logger.warning("Could not tell the others that %s drains; they will see it leave", self.name)
+            logger.warning("Could not tell the others yet that %s drains", self.name)
 
     def unpack(self) -> None:
         """While it drains: say at once what has ended, and give back what was claimed meanwhile.
@@ -402,7 +405,12 @@ class WorkerNode:
         return self.heartbeats.suspects() if self.heartbeats else frozenset()
 
     def _on_observed(self, observed: Observed) -> None:
-        """From the observer's thread: tell what was done, listen if that is our part."""
+        """From the observer's thread: tell what was done, listen if that is our part.
+
+        A node that drains gives its shards away until that is seen: the store may have been away, or have lost it.
+        """
+        if self._draining and any(node.lease == self._lease_or_none() and node.weight for node in observed.members):
+            self.aside.run(self._give_shards_away)
         if self.heartbeats:
             self.heartbeats.listen(observed.role is not Role.WATCHER)
         self.announcer.observed(observed, self._suspects())

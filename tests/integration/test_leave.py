@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+from celery_ha.store.redis import RedisStore
 from tests.support.fleet import Worker, eventually
 from tests.support.scene import Scene, wait_exit
 
@@ -47,6 +48,24 @@ def test_warm_shutdown_under_load_loses_nothing_and_runs_nothing_twice(crew: Sce
     assert crew.history() == []
     assert lease not in crew.fenced()
     assert lease not in {node.lease for node in crew.nodes()}
+
+
+def test_leaving_worker_says_again_that_it_leaves_when_the_store_has_lost_it(crew: Scene):
+    # Given a worker that leaves, and runs a long task before it goes
+    leaver = crew.live[0]
+    keys = crew.publish("order", crew.keys_on(crew.shards(leaver), 1), 6.0)
+    crew.wait_started(keys)
+    leaver.send(signal.SIGTERM)
+    eventually(lambda: crew.node(leaver).weight == 0)
+    # When the store forgets its last word, as a replica does that takes over without it
+    store = RedisStore(crew.server.url)
+    assert store.leases.update(crew.node(leaver).lease, weight=2)
+    # Then its shards are the others' again, before it has gone
+    eventually(lambda: crew.node(leaver).weight == 0)
+    assert leaver.alive
+    store.close()
+    wait_exit([leaver])
+    crew.settled(keys)
 
 
 def test_leaving_worker_gives_its_shards_and_what_waits_away_while_its_last_tasks_run(crew: Scene):

@@ -19,7 +19,7 @@ class Observer:
 
     def step(self, _suspected: object) -> Any:
         members, rings = self.look
-        return SimpleNamespace(look=SimpleNamespace(rings=rings), members=members, again_in=0.1)
+        return SimpleNamespace(look=SimpleNamespace(rings=rings), members=members, again_in=0.1, failure=None)
 
 
 def test_members_and_rings_that_were_not_read_together_are_followed_once_they_fit() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from celery_ha.brokers.memory import MemoryBroker, MemoryBrokerServer
+from celery_ha.errors import StoreError
 from celery_ha.failover.observer import STOPPED_JUDGING, Observed, Observer, Pace
 from celery_ha.failover.roles import Role, deputies, role_of
 from celery_ha.model import Leader, Look, Node, Verdict
@@ -208,6 +209,22 @@ def test_leader_writes_rings_again_on_a_server_that_may_have_lost_them() -> None
     fleet.run(TTL)
     assert fleet.server.memory.version == version
     assert kept(fleet) == first
+
+
+def test_leader_that_cannot_act_on_what_it_sees_still_sees_who_comes_and_goes() -> None:
+    fleet = Fleet()
+    sharded(fleet, "A")
+    fleet.run(1.0)
+
+    def refuse(*_: object) -> bool:
+        raise StoreError("no permission to write the rings")
+
+    fleet.members["A"].store.court.keep_rings = refuse
+    sharded(fleet, "B")
+    done = fleet.members["A"].observer.step()
+    assert isinstance(done.failure, StoreError)
+    assert {node.lease for node in done.members} == {"A", "B"}
+    assert done.role is Role.LEADER
 
 
 def test_store_that_was_not_reached_starts_observation_afresh() -> None:
