@@ -54,8 +54,11 @@ def youngest(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def members(queue: str, nodes: Iterable[Node]) -> tuple[Member, ...]:
-    """Who takes shards of a queue, of nodes with different names."""
-    return tuple(Member(node.name, node.weight) for node in nodes if queue in node.queues and node.weight > 0)
+    """Who takes shards of a queue, of nodes with different names.
+
+    A worker that consumes the queue and does not know it as sharded takes none.
+    """
+    return tuple(Member(node.name, node.weight) for node in nodes if node.weight > 0 and queue in dict(node.shards))
 
 
 def pack(rings: Rings) -> dict[str, Any]:

@@ -204,12 +204,12 @@ def of_shards(queues: Mapping[str, int], widest: Mapping[str, int], look: Look) 
         queues: shards by sharded queue, as this app publishes to them.
         widest: the largest number that workers ever used.
     """
-    consumed = {queue for node in workers(look) if node.weight > 0 for queue in node.queues}
+    consumed = {queue for node in workers(look) if node.weight > 0 for queue, _ in node.shards}
     for queue, count in queues.items():
         ever = widest.get(queue, count)
         if queue not in consumed:
             yield Finding(
-                "warning", queue, f"no node consumes its {max(count, ever)} shards: start a worker with -Q {queue}"
+                "warning", queue, f"no node consumes its {max(count, ever)} shards: start a worker with -Q {queue} and with it in ha_queues"
             )
         elif count > ever:
             text = (

@@ -17,7 +17,8 @@ from celery_ha.inspect.values import owners
 from celery_ha.model import FencedLease, Leader, Look, Node
 from celery_ha.worker.shards import owned_shards
 
-NODES = [Node(f"l{at}", f"w{at}", 2, ("orders",), (f"c{at}",), opened=at) for at in (1, 2, 3)]
+SHARDS = (("orders", 12),)
+NODES = [Node(f"l{at}", f"w{at}", 2, ("orders",), (f"c{at}",), opened=at, shards=SHARDS) for at in (1, 2, 3)]
 
 
 def look(*nodes: Node, present=frozenset({"c1", "c2", "c3"}), leader="l1", fenced=()) -> Look:
@@ -105,7 +106,7 @@ def test_rings_are_those_the_workers_work_out():
 
 def test_standings_of_a_restarted_node_and_a_fenced_one():
     # Given w1 twice, the older not yet given up, and w9 that was
-    young = Node("l4", "w1", 2, ("orders",), ("c4",), opened=4)
+    young = Node("l4", "w1", 2, ("orders",), ("c4",), opened=4, shards=SHARDS)
     fenced = FencedLease(Node("l9", "w9", 1, ("orders",)), 1, "reason", 7.0)
     seen = look(*NODES, young, present=frozenset({"c2", "c3", "c4"}), leader="l2", fenced=(fenced,))
     found = standings(seen, rings(seen, {"orders": 12}), {"l9": 5}, 10.0)

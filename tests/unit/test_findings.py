@@ -36,8 +36,11 @@ def look(*nodes: Node, leader: str | None = None, **more: object) -> Look:
     )
 
 
-def node(at: int, *queues: str, weight: int = 2) -> Node:
-    return Node(f"l{at}", f"w{at}", weight, queues or ("orders",), opened=at)
+def node(at: int, *queues: str, weight: int = 2, sharded: bool = True) -> Node:
+    consumed = queues or ("orders",)
+    return Node(
+        f"l{at}", f"w{at}", weight, consumed, opened=at, shards=tuple((each, 12) for each in consumed if sharded)
+    )
 
 
 def levels(findings) -> list[str]:
@@ -108,6 +111,7 @@ def test_shards(here, ever, level):
 def test_a_queue_that_nobody_consumes():
     assert levels(of_shards({"orders": 12}, {"orders": 2}, look(node(1, "celery")))) == ["warning"]
     assert levels(of_shards({"orders": 12}, {}, look(node(1, weight=0)))) == ["warning"]
+    assert levels(of_shards({"orders": 12}, {}, look(node(1, sharded=False)))) == ["warning"]
 
 
 @pytest.mark.parametrize(

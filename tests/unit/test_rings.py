@@ -63,6 +63,15 @@ def test_a_node_that_comes_back_under_its_name_before_it_was_missed_moves_nothin
     assert following([*fleet, replace(fleet[0], lease="new", opened=9.0)], rings) == rings
 
 
+def test_who_consumes_a_queue_and_does_not_know_it_as_sharded_owns_nothing_of_it() -> None:
+    """While a queue becomes sharded: what is published to a shard must have an owner before the last one is replaced."""
+    old = [Node(f"o{at}", f"o{at}@host", 4, ("orders",), opened=float(at)) for at in range(3)]
+    new = node(9, {"orders": 64})
+    assert owned_shards(new.name, {"orders": 64}, [*old, new]) == {f"orders.{at}" for at in range(64)}
+    assert following([*old, new], {})["orders"] == (new.name,) * 64
+    assert all(owned_shards(each.name, {"orders": 64}, [*old, new]) == frozenset() for each in old)
+
+
 def test_what_nobody_can_take_for_a_moment_is_remembered() -> None:
     fleet = [node(at, {"orders": 12}) for at in range(2)]
     rings = following(fleet, {})
