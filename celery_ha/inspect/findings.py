@@ -209,7 +209,9 @@ def of_shards(queues: Mapping[str, int], widest: Mapping[str, int], look: Look) 
         ever = widest.get(queue, count)
         if queue not in consumed:
             yield Finding(
-                "warning", queue, f"no node consumes its {max(count, ever)} shards: start a worker with -Q {queue} and with it in ha_queues"
+                "warning",
+                queue,
+                f"no node consumes its {max(count, ever)} shards: start a worker with -Q {queue}, and it in ha_queues",
             )
         elif count > ever:
             text = (

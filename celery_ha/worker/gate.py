@@ -203,9 +203,9 @@ class Gate:
         return soft or (not request.disowned and (request.acknowledged or not self.disowns(request)))
 
     def timed_out(self, request: Any, *, soft: bool) -> None:
-        """A hard limit kills its child."""
+        """A hard limit kills its child, right after this."""
         if not soft:
-            self.child_gone(request)
+            self._node.dying.once_gone(claim_of(request), request.worker_pid, lambda: self.child_gone(request))
 
     def ours(self, request: Any, exc_info: Any, *, told: bool) -> bool:
         """Whether a failure was of our own making, or nobody's business any more, and is dealt with.

@@ -28,6 +28,7 @@ from celery_ha.worker.aside import Aside
 from celery_ha.worker.birth import begin_life
 from celery_ha.worker.busyness import Busyness
 from celery_ha.worker.custody import Custody
+from celery_ha.worker.dying import Dying
 from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.life import Life
 from celery_ha.worker.page import TrustPage
@@ -89,6 +90,8 @@ class WorkerNode:
         self.stock = Stock()
         #: The messages in its hands.
         self.claims = Custody(lambda: self._life, broker, self.stock, self._reaching, config)
+        #: Its children that are being killed.
+        self.dying = Dying(self._call_later)
         #: Off the loop.
         self.aside = Aside()
         #: What is heard of its queues.
@@ -349,7 +352,7 @@ class WorkerNode:
             return
         found = self.store.locks.claims(life.keeper.lease)
         # Asked first: whoever has taken a lock meanwhile is known here since before.
-        known = {*life.ledger.held(), *self.stock.live(), *self.stock.standing_by}
+        known = {*life.ledger.held(), *self.stock.live(), *self.stock.standing_by, *self.dying.claims}
         for claim in found - known:
             logger.warning("Freeing what attempt %s still holds: it is over", claim)
             self.locks_ended(claim)
@@ -400,6 +403,9 @@ class WorkerNode:
         return (*(node for node in members if node.lease != me.lease), me), last
 
     # -- inside -----------------------------------------------------------------------------
+
+    def _call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        self.later(seconds, call)
 
     def _suspects(self) -> frozenset[str]:
         return self.heartbeats.suspects() if self.heartbeats else frozenset()

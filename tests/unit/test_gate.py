@@ -22,6 +22,7 @@ from celery_ha.config import Config
 from celery_ha.errors import StoreUnavailable
 from celery_ha.model import Claim, Ending
 from celery_ha.worker.custody import Custody
+from celery_ha.worker.dying import Dying
 from celery_ha.worker.gate import Gate, gated
 from celery_ha.worker.stock import Stock
 
@@ -53,6 +54,7 @@ class Node:
         self.keeper = SimpleNamespace(trusted=True, lease=LEASE)
         life: Any = SimpleNamespace(keeper=self.keeper, ledger=self.ledger, fenced=False)
         self.claims = Custody(lambda: life, self.broker, Stock(), nullcontext, self.config)  # type: ignore[arg-type]
+        self.dying = Dying(lambda _seconds, call: call())
         self.freed: list[tuple[str, ...]] = []
         self.keys: list[str] = []
 
