@@ -341,6 +341,15 @@ class WorkerNode:
 
         self.stock.take(self.ledger, held)
         self.aside.run(self._free_leftovers)
+        if self._shards and not self.broker.hands_over:
+            self.aside.run(self._count_shards)
+
+    def _count_shards(self) -> None:
+        """Learn of shards that somebody used who has come and gone unseen (rule 16)."""
+        counted = {queue: self._control.widest(queue, count) for queue, count in self._shards.items()}
+        if counted != self._shards:
+            self._shards = counted
+            self._on_change()
 
     def _free_leftovers(self) -> None:
         """Free locks of attempts that are over here: a store that lost its last moments has a released lock again.
