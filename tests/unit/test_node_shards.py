@@ -43,8 +43,7 @@ def test_shards_of_a_node_that_came_and_went_unseen_are_consumed_after_the_next_
     node: WorkerNode, brokers: MemoryBrokerServer
 ) -> None:
     told: list[int] = []
-    eventually(lambda: node.life.fleet[0], why="its first look")
-    eventually(lambda: node.changes == 1)
+    eventually(lambda: node.life.fleet[1], why="it leads, and has written down and read the rings")
     node.on_members = lambda: told.append(len(node.shards()))
     assert len(node.shards()) == 12
     # When somebody with more of them has been here
