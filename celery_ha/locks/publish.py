@@ -18,7 +18,7 @@ from celery.utils import uuid
 
 from celery_ha.errors import StoreUnavailable
 from celery_ha.locks.attempt import running
-from celery_ha.locks.unique import HEADER, TTL, Unique, key_in, key_of, unique_of
+from celery_ha.locks.unique import HEADER, TTL, Unique, handed_over, key_in, key_of, unique_of
 from celery_ha.model import Reservation
 
 log = logging.getLogger(__name__)
@@ -120,6 +120,7 @@ class _Publish:
         """The key goes with the new message: the end of this attempt must not free it."""
         before = request.get(HEADER)
         setattr(request, HEADER, None)
+        handed_over.set(True)
         if before is not None and before != self._key:  # called again with other arguments
             with suppress(StoreUnavailable):
                 self._uniques.free_key(before, self._id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from math import inf
@@ -24,6 +25,10 @@ OnStoreDown = Literal["raise", "publish"]
 
 #: The header that carries the key, so that no worker has to compute it again; also the option of a call.
 HEADER = "ha_unique"
+#: Whether the attempt that runs here has published the next one under its key, which is not free at its end then.
+handed_over: ContextVar[bool] = ContextVar("ha_handed_over", default=False)
+#: The same, of the error it ends with, where another process hears of that.
+HANDED_OVER = "ha_handed_over"
 #: Seconds for which the key of a task is kept that this process knows nothing else about.
 TTL = 3600.0
 

@@ -9,6 +9,7 @@ from billiard.einfo import ExceptionInfo
 from celery import current_app
 from celery.exceptions import Reject
 
+from celery_ha.locks.unique import HANDED_OVER, handed_over
 from celery_ha.worker.recount import count_again
 
 
@@ -30,7 +31,10 @@ def run(target: Callable[..., Any], *args: Any) -> Any:
         message given back.
     """
     if _may_run(args[0], args[2]):
+        handed_over.set(False)
         done = target(*args)
+        if handed_over.get() and isinstance(done[1], ExceptionInfo):
+            setattr(getattr(done[1].exception, "exc", done[1].exception), HANDED_OVER, True)
         count_again(current_app, args[0], args[2])
         return done
     try:

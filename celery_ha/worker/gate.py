@@ -21,7 +21,7 @@ from celery.worker.request import Request
 
 from celery_ha.envelope import attempts
 from celery_ha.locks.busy import Busy
-from celery_ha.locks.unique import HEADER
+from celery_ha.locks.unique import HANDED_OVER, HEADER
 from celery_ha.worker.child import NotStarted
 from celery_ha.worker.condemn import condemn
 from celery_ha.worker.recount import count_late
@@ -227,7 +227,8 @@ class Gate:
         if (not told or isinstance(exc, (Ignore, Reject))) and self.disowns(request):
             return True
         if isinstance(exc, Ignore) or (isinstance(exc, Reject) and not exc.requeue):
-            self.ended_untold(request)
+            if not getattr(exc, HANDED_OVER, False):
+                self.ended_untold(request)
         elif isinstance(exc, (WorkerLostError, SystemExit)):
             return count_late(self._node, request, leave=self.leave)
         elif isinstance(exc, TypeError) and (reason := misfit(request)):

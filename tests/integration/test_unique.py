@@ -41,6 +41,20 @@ def is_free(scene: Scene, name: str) -> bool:
     return not scene.redis.exists(f"_ha:unique:{scene.probe.sole.name}:{name}")
 
 
+def test_task_that_replaces_itself_keeps_its_key_until_the_replacement_has_ended(single: Scene):
+    sole, ledger = single.probe.sole, single.ledger
+    first = sole.delay("once", "replaced", 0.0, "replace")
+    eventually(lambda: "once" in ledger.ended(), why="its first half has ended")
+    (half,) = ledger.by_key()["once"]
+    eventually(lambda: not single.redis.hexists(f"_ha:flight:{half.lease}", half.claim), why="and is acknowledged")
+    # While the replacement waits for its time, it is the one that is under way
+    again = sole.delay("twice", "replaced")
+    assert again.id == first.id
+    assert first.get(timeout=HANG) == "once"
+    eventually(lambda: is_free(single, "replaced"))
+    assert "twice" not in ledger.by_key()
+
+
 def test_duplicate_has_the_result_of_the_first_and_the_next_is_accepted_once_it_is_read(single: Scene):
     sole = single.probe.sole
     first = sole.delay("a", "result", 1.0)

@@ -148,6 +148,8 @@ def sole(self, key: object, name: object, seconds: float = 0.05, fate: str = "")
         raise Reject("told to", requeue=False)
     if fate == "crash":
         os._exit(9)
+    if fate == "replace" and not self.request.replaced_task_nesting:
+        raise self.replace(self.s(key, name, seconds, fate).set(countdown=1.5))
     if fate == "retry" and not self.request.retries:
         raise self.retry(countdown=0.5)
     return key
