@@ -186,6 +186,8 @@ class Process(Caller):
                 kernel.nap(0.5)
                 continue
             done = self.observer.step()
+            if done.failure is not None and not isinstance(done.failure, StoreUnavailable):
+                raise done.failure  # a broken guarantee, or an error of ours
             if done.look is not None:
                 self.members, self.rings = done.members, done.look.rings
             if done.elected or done.fenced or done.recovered:
