@@ -120,6 +120,8 @@ class RabbitBroker(AmqpBroker):
 
     def start(self, lease: str, claim: str, *, settle: Sequence[Settlement] = ()) -> bool:
         done = super().start(lease, claim, settle=settle)
+        if done:
+            self._note(settle)
         flight = self._server.flights[lease]
         if done and claim in flight:
             flight[claim] = replace(flight[claim], started=True)
@@ -128,12 +130,19 @@ class RabbitBroker(AmqpBroker):
 
     def settle(self, lease: str, settle: Sequence[Settlement]) -> bool:
         done = super().settle(lease, settle)
+        if done:
+            self._note(settle)
         self._flush(lease)
         return done
 
     def widest(self, queue: str, shards: int) -> int:
         found = self._server.shards[queue] = max(shards, self._server.shards.get(queue, 0))
         return found
+
+    def _note(self, settle: Sequence[Settlement]) -> None:
+        """An attempt that was given back is over, whether RabbitMQ can still be told or not."""
+        given_back = {item.claim for item in settle if item.ending is Ending.RELEASE}
+        self._rabbit.world.ledger.let_go.update(given_back)
 
     def _offer(self, lease: str, delivery: Delivery) -> Claim | None:
         """As the transport does: to Celery, aside until an earlier attempt is over, or acknowledged at once."""
