@@ -20,7 +20,8 @@ def crowd(server: RedisServer, *, nodes: int, shards: int, locks: int, letters: 
     leases = [f"lease{at}" for at in range(nodes)]
     try:
         for at, lease in enumerate(leases):
-            store.leases.open(Node(lease, f"w{at}@host{at}", 4, ("celery", "orders"), ttl=60.0))
+            known = (("orders", shards),)
+            store.leases.open(Node(lease, f"w{at}@host{at}", 4, ("celery", "orders"), ttl=60.0, shards=known))
         for at in range(0, shards, 2):
             admin.rpush(f"orders.{at}", "{}")
         _each(admin, locks, lambda pipe, at: _hold(pipe, at, leases[at % nodes]))
