@@ -218,9 +218,6 @@ class Grant:
     again: bool = False
     #: Seconds for which the task's message was parked in the lock's line before; None: it was not.
     in_line: float | None = None
-    #: It was not granted before this local monotonic time; None: not before it was asked for, if at once, and when is
-    #: not known if it was waited for.
-    not_before: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

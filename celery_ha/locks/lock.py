@@ -116,9 +116,8 @@ class Lock:
         self._token, self.lost = grant.token, False
         self._unanswered, self._pid = False, os.getpid()
         if self._max_hold is not None:
-            # Rather too early than too late.
-            since = (monotonic() if wait else asked) if grant.not_before is None else grant.not_before
-            self.held_until = since + self._max_hold
+            # Rather too early than too late; from when a waiter was granted it, only the store knows.
+            self.held_until = (monotonic() if wait else asked) + self._max_hold
         # Somebody else in this claim has it already (another thread, or an answer that was lost).
         # Giving it back would take it from them; the end of the claim does.
         self._borrowed = grant.again

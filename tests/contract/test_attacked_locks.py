@@ -12,7 +12,6 @@ import pytest
 import redis
 
 from celery_ha.errors import StoreUnavailable
-from celery_ha.locks.lock import Lock
 from celery_ha.model import Holder, Node
 from celery_ha.store.redis import RedisStore
 from tests.support.fleet import eventually
@@ -53,22 +52,6 @@ def test_grant_out_of_a_line_is_not_given_before_a_replica_has_it(start_redis: C
             os.kill(replica.pid, signal.SIGCONT)
     for store in (holds, waits):
         store.close()
-
-
-def test_who_waited_counts_the_longest_hold_from_before_the_grant(redis_server, admin):
-    """However late it hears of it: the store counts from the grant."""
-    store = RedisStore(redis_server.url)
-    store.leases.open(Node("a", "a@host"))
-    first = store.locks.acquire("x", Holder("a", "a.1", "t"), inherit=1)
-    second = Lock(store.locks, "x", Holder("a", "a.2", "u"), inherit=1, max_hold=60.0)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(second.acquire, 30.0)
-        eventually(lambda: store.locks.waiting("x") == 1)
-        released = time.monotonic()
-        store.locks.release("x", Holder("a", "a.1", "t"), first.token)
-        assert waiting.result(30).token
-    assert released - 30.0 < second.held_until - 60.0 <= released
-    store.close()
 
 
 def test_server_clock_that_went_back_by_an_hour_grants_locks_again_after_a_ttl(redis_server, admin):

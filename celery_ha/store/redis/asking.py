@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 
 from celery_ha.model import Grant, Holder
 from celery_ha.store import asking
@@ -57,7 +56,6 @@ class RedisAsking(asking.Asking):
         self._id = secrets.token_hex(8)
         self._busy: Holder | None = None
         self._in_line: float | None = None
-        self._not_before = time.monotonic()
 
     def forget(self) -> None:
         """Leave the line and give back what was granted; nothing is granted to this call any more.
@@ -71,8 +69,6 @@ class RedisAsking(asking.Asking):
         """Ask, and stand in line until it is decided; None: ask again."""
         with self._pool.link() as link:
             link.identify("")
-            if not lost:
-                self._not_before = time.monotonic()
             found = self._find(link) if lost else self._ask(link)
             token: bytes | None = found[0]
             again, stands = found[1:]
@@ -85,7 +81,7 @@ class RedisAsking(asking.Asking):
             if not token:
                 return Grant(None, self._busy)
             self._replicas.confirm(link)
-        return Grant(int(token), again=bool(again), in_line=self._in_line, not_before=self._not_before)
+        return Grant(int(token), again=bool(again), in_line=self._in_line)
 
     def _ask(self, link: Link) -> tuple[bytes, int, int]:
         silence = self._silence if self._waits else 0
@@ -124,11 +120,9 @@ class RedisAsking(asking.Asking):
             if reply is not None:
                 token: bytes = reply[1]
                 return token
-            asked, stands = time.monotonic(), self._stay(link)
+            stands = self._stay(link)
             if stands < 0:
                 break
-            if stands > 0:
-                self._not_before = asked  # it stood in line then
             if stands == 0:
                 return self._leave(1) or None
         return self._leave(1)
