@@ -129,7 +129,8 @@ class Ledger:
     def since(self, changes: int) -> tuple[tuple[Settlement, ...], int]:
         """What came to be owed after so many changes, and how many there are now; it may be more than that."""
         with self._mutex:
-            return tuple(islice(reversed(self._owed.values()), self.changes - changes)), self.changes
+            # Fewer than before: counted by a lease that is over.
+            return tuple(islice(reversed(self._owed.values()), max(0, self.changes - changes))), self.changes
 
     def owed(self) -> tuple[Settlement, ...]:
         """What to send: newest claim first, so that what goes back ends up in its old order."""

@@ -102,3 +102,5 @@ def test_a_look_at_what_came_since_the_last_misses_nothing() -> None:
     latest, looked = ledger.since(looked)
     assert [(item.claim, item.ending) for item in latest] == [("L.3", Ending.DEAD), ("L.2", Ending.ACK)]
     assert ledger.since(looked) == ((), looked)
+    # Nor does who counted under another lease break anything
+    assert ledger.since(looked + 1) == ((), looked)
