@@ -29,7 +29,7 @@ class Node:
     lease: str
     #: The Celery node name, ``w1@host``.
     name: str
-    #: Share of shards it should get: its concurrency; 0 while it drains.
+    #: Share of shards it should get: its concurrency; 0 while it starts, has lost the broker, or leaves.
     weight: int = 1
     #: Base names of the queues it consumes.
     queues: tuple[str, ...] = ()
@@ -42,6 +42,8 @@ class Node:
     ttl: float = 10.0
     #: How many shards it knows of each sharded queue it consumes, when its lease is opened.
     shards: tuple[tuple[str, int], ...] = ()
+    #: It drains: it never takes any shards again, and its name may be taken.
+    leaving: bool = False
 
     @property
     def runs_tasks(self) -> bool:
@@ -218,6 +220,8 @@ class Grant:
     again: bool = False
     #: Seconds for which the task's message was parked in the lock's line before; None: it was not.
     in_line: float | None = None
+    #: Local monotonic time at which its ``max_hold`` is over, rather too early than too late; None: it has none.
+    until: float | None = None
 
 
 @dataclass(frozen=True)

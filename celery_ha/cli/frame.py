@@ -12,7 +12,7 @@ from celery_ha.cli.status import node_table, queue_table
 Snapshot = Mapping[str, Any]
 
 #: Those that are in trouble first.
-STATES = ("fenced", "cut off", "draining", "live")
+STATES = ("fenced", "cut off", "draining", "connecting", "live")
 #: Lines of a screen that are no rows of nodes or queues and no failovers: the first line, which may need two, the
 #: tables' own, two that count the rest, locks, and a heading.
 AROUND = 15

@@ -20,7 +20,7 @@ from celery_ha.inspect.desk import UNANSWERED, Desk
 #: Shows a snapshot, after the one before it.
 Shower = Callable[[Snapshot, Snapshot | None], None]
 
-STYLES = {"live": "green", "draining": "yellow", "cut off": "magenta", "fenced": "red"}
+STYLES = {"live": "green", "connecting": "yellow", "draining": "yellow", "cut off": "magenta", "fenced": "red"}
 
 
 @click.command()

@@ -151,7 +151,7 @@ class Keeper:
         with self._distrust():
             self._join()
 
-    def offer(self, *, weight: int | None = None, queues: tuple[str, ...] | None = None) -> bool:
+    def offer(self, weight: int, *, leaving: bool = False) -> bool:
         """Change what the node offers, also for a later re-assertion.
 
         Returns:
@@ -160,11 +160,8 @@ class Keeper:
         Raises:
             StoreUnavailable: the store was not reached; ask again.
         """
-        if weight is not None:
-            self.node = replace(self.node, weight=weight)
-        if queues is not None:
-            self.node = replace(self.node, queues=queues)
-        return self._leases.update(self.lease, weight=weight, queues=queues)
+        self.node = replace(self.node, weight=weight, leaving=leaving)
+        return self._leases.update(self.lease, weight, leaving=leaving)
 
     def goodbye(self) -> bool:
         """Close the lease (rule 7). What was settled must be confirmed before, or it counts as luggage.

@@ -45,6 +45,6 @@ def _suspect(look: Look, name: str) -> str | None:
     """A lease of this name that may be alive."""
     for lease, node in look.nodes.items():
         gone = look.present is not None and node.connections and look.present.isdisjoint(node.connections)
-        if node.name == name and node.weight > 0 and not gone:
+        if node.name == name and not node.leaving and not gone:
             return lease
     return None

@@ -11,9 +11,10 @@ from celery_ha.model import Look, Node
 from celery_ha.ring import Ring
 from celery_ha.rings import ring_of, youngest
 
-#: ``live``; ``draining``: it finishes what it runs and takes nothing more; ``cut off``: its lease is open and
-#: all its connections are gone; ``fenced``: given up, what it held is on its way to others.
-State = Literal["live", "draining", "cut off", "fenced"]
+#: ``live``; ``connecting``: it starts, or has lost the broker, and others have its shards; ``draining``: it finishes
+#: what it runs and takes nothing more; ``cut off``: its lease is open and all its connections are gone; ``fenced``:
+#: given up, what it held is on its way to others.
+State = Literal["live", "connecting", "draining", "cut off", "fenced"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,9 @@ def state_of(node: Node, present: frozenset[str] | None) -> State:
     """
     if present is not None and node.connections and not present.intersection(node.connections):
         return "cut off"
-    return "live" if node.weight > 0 else "draining"
+    if node.leaving:
+        return "draining"
+    return "live" if node.weight > 0 else "connecting"
 
 
 def backlogs(waiting: Mapping[str, int], queues: tuple[str, ...], shards: Mapping[str, int]) -> tuple[Backlog, ...]:

@@ -37,7 +37,7 @@ def maybe(known: Schema) -> Schema:
     return {"anyOf": [known, {"type": "null"}]}
 
 
-STATE: Schema = {"enum": ["live", "draining", "cut off", "fenced"]}
+STATE: Schema = {"enum": ["live", "connecting", "draining", "cut off", "fenced"]}
 NODE = record(
     name=TEXT,
     lease=TEXT,

@@ -110,7 +110,16 @@ def test_a_change_of_weight_is_told(member):
 
     assert b.renew().version > version
     node = b.store.court.look().nodes["a"]
-    assert (node.weight, node.queues) == (0, ("q",))
+    assert (node.weight, node.queues, node.leaving) == (0, ("q",), False)
+
+
+def test_that_a_node_leaves_is_told(member):
+    a, b = member("a", weight=4), member("b")
+
+    assert a.store.leases.update("a", weight=0, leaving=True)
+
+    node = b.store.court.look().nodes["a"]
+    assert (node.weight, node.leaving) == (0, True)
 
 
 def test_how_many_shards_a_node_knows_of_is_told(member):

@@ -110,6 +110,7 @@ class Consumer(consumer.Consumer):
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         self.node.pulse_stops()
+        self.node.share.lose()
         self.node.signs.show(connected=False)
         if isinstance(exc, Fenced):
             self._become_zombie()
@@ -170,6 +171,11 @@ class Consumer(consumer.Consumer):
         if self._reaping is not None:
             self._reaping.cancel()
         self._reaping = hub.call_repeatedly(REAP_EVERY, self._look_after_pool)
+
+    def on_ready(self) -> None:
+        """It consumes: shards come to it from here on."""
+        self.node.consume()
+        super().on_ready()
 
     def _look_after_pool(self) -> None:
         self.pool.maintain_pool()
@@ -309,7 +315,7 @@ class Consumer(consumer.Consumer):
         queues.select_add(queues[queue])
 
     def _selected_shards(self) -> set[str]:
-        return {name for name in self.app.amqp.queues.consume_from if self.node.is_shard(name)}
+        return {name for name in self.app.amqp.queues.consume_from if self.node.share.is_shard(name)}
 
     # -- leaving ----------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ class Lookout:
         """
         node = self._node
         chosen = list(self._consumer.app.amqp.queues.consume_from)
-        return [queue for queue in chosen if not (node.broker.hands_over and node.is_shard(queue))]
+        return [queue for queue in chosen if not (node.broker.hands_over and node.share.is_shard(queue))]
 
 
 class LookoutStep(bootsteps.StartStopStep):

@@ -33,7 +33,7 @@ from celery_ha.worker.heartbeats import Heartbeats
 from celery_ha.worker.life import Life
 from celery_ha.worker.page import TrustPage
 from celery_ha.worker.reception import Reception
-from celery_ha.worker.shards import owned_shards, standby_shards, widened
+from celery_ha.worker.share import Share
 from celery_ha.worker.signs import Signs
 from celery_ha.worker.stock import SOON, Stock
 
@@ -115,9 +115,14 @@ class WorkerNode:
         self._control = control
         self._serial = serial
         self._watch_loop = watch_loop
-        self._weight = concurrency
-        self._shards = {queue: count for queue, count in config.queues.items() if queue in queues}
-        self._draining = False
+        #: What it takes of the sharded queues.
+        self.share = Share(
+            name,
+            concurrency,
+            {queue: count for queue, count in config.queues.items() if queue in queues},
+            control.widest,
+            patience=config.lease_ttl,
+        )
         #: Whom this node has told that it doubts, and until when that is known.
         self._doubted: dict[str, float] = {}
         self._life: Life | None = None
@@ -138,12 +143,12 @@ class WorkerNode:
 
         **Failure:** see :meth:`celery_ha.failover.keeper.Keeper.open`.
         """
-        self._shards = {queue: self._control.widest(queue, count) for queue, count in self._shards.items()}
+        self.share.begin()
         self._life = begin_life(
             self.name,
-            self._weight,
+            self.share.weight,
             self.queues,
-            self._shards,
+            self.share.shards,
             config=self.config,
             store=self.store,
             broker=self._control,
@@ -171,20 +176,13 @@ class WorkerNode:
 
     def drain(self) -> None:
         """Give the shards away at once; what runs goes on."""
-        self._weight = 0
         # The loop stops turning now, while what runs may run on for long: that is no wedge, and
         # what ends is confirmed at once, not when the last task has ended.
-        self._watch_loop, self._draining = False, True
+        self._watch_loop, self.share.leaving = False, True
         self.announcer.tell(news.DRAINING)
         self.signs.show(draining=True)
         self.life.pulse = None
-        self._give_shards_away()
-
-    def _give_shards_away(self) -> None:
-        try:
-            self.life.keeper.offer(weight=0)
-        except (StoreUnavailable, Fenced):
-            logger.warning("Could not tell the others yet that %s drains", self.name)
+        self._offer()
 
     def unpack(self) -> None:
         """While it drains: say at once what has ended, and give back what was claimed meanwhile.
@@ -282,7 +280,7 @@ class WorkerNode:
         try:
             yield
         finally:
-            life.pulse = None if before is None or self._draining else monotonic()
+            life.pulse = None if before is None or self.share.leaving else monotonic()
 
     @property
     def fenced(self) -> bool:
@@ -341,15 +339,13 @@ class WorkerNode:
 
         self.stock.take(self.ledger, held)
         self.aside.run(self._free_leftovers)
-        if self._shards and not self.broker.hands_over:
+        if self.share.shards and not self.broker.hands_over:
             self.aside.run(self._count_shards)
 
     def _count_shards(self) -> None:
-        """Learn of shards that somebody used who has come and gone unseen (rule 16)."""
-        counted = {queue: self._control.widest(queue, count) for queue, count in self._shards.items()}
-        if counted != self._shards:
-            self._shards = counted
-            self._on_change()
+        with suppress(StoreUnavailable):  # the next stock-taking counts
+            if self.share.count():
+                self._on_change()
 
     def _free_leftovers(self) -> None:
         """Free locks of attempts that are over here: a store that lost its last moments has a released lock again.
@@ -388,28 +384,36 @@ class WorkerNode:
 
     # -- shards -----------------------------------------------------------------------------
 
+    def consume(self) -> None:
+        """Take shards from now on: the loop is about to turn."""
+        self.share.consume()
+        if self.life.keeper.node.weight != self.share.weight:
+            with self._reaching():
+                self._offer()
+        self._on_change()
+
     def shards(self) -> frozenset[str]:
         """The shards this node consumes now."""
-        known, last = self._known_fleet()
-        # Kept when the node that knows of more of them is gone: what waits there has an owner still (rule 16).
-        self._shards = widened(self._shards, known)
-        return owned_shards(self.name, self._shards, known, last)
+        return self.share.owned(*self._known_fleet())
 
     def standbys(self) -> dict[str, str]:
         """The shards to subscribe to behind their owner, each with the owner; none where that is of no use."""
-        if not self.broker.hands_over or self._draining:
+        if not self.broker.hands_over or self.share.leaving:
             return {}
-        return standby_shards(self.name, self._shards, *self._known_fleet())
-
-    def is_shard(self, queue: str) -> bool:
-        base, _, index = queue.rpartition(".")
-        return base in self._shards and index.isdecimal()
+        return self.share.inherited(*self._known_fleet())
 
     def _known_fleet(self) -> tuple[tuple[Node, ...], Rings]:
         life = self.life
         members, last = life.fleet
-        me = replace(life.keeper.node, weight=self._weight, opened=float("inf"))
+        me = replace(life.keeper.node, weight=self.share.weight, opened=float("inf"))
         return (*(node for node in members if node.lease != me.lease), me), last
+
+    def _offer(self) -> None:
+        """Tell the others what share this node takes; what could not be told is told when that is seen."""
+        try:
+            self.life.keeper.offer(self.share.weight, leaving=self.share.leaving)
+        except (StoreUnavailable, Fenced):
+            logger.warning("Could not tell the others yet what share of the shards %s takes", self.name)
 
     # -- inside -----------------------------------------------------------------------------
 
@@ -422,17 +426,18 @@ class WorkerNode:
     def _on_observed(self, observed: Observed) -> None:
         """From the observer's thread: tell what was done, listen if that is our part.
 
-        A node that drains gives its shards away until that is seen: the store may have been away, or have lost it.
+        What share it takes is told until that is seen: the store may have been away, or have lost it.
         """
-        if self._draining and any(node.lease == self._lease_or_none() and node.weight for node in observed.members):
-            self.aside.run(self._give_shards_away)
+        mine = next((node for node in observed.members if node.lease == self._lease_or_none()), None)
+        if mine and (mine.weight, mine.leaving) != (self.share.weight, self.share.leaving):
+            self.aside.run(self._offer)
         if self.heartbeats:
             self.heartbeats.listen(observed.role is not Role.WATCHER)
         self.announcer.observed(observed, self._suspects())
 
     def _on_owed(self) -> None:
         self.wake()
-        if self._draining:
+        if self.share.leaving:
             self.aside.run(self._pay)
 
     def _on_change(self) -> None:

@@ -21,7 +21,7 @@ def owned_shards(me: str, queues: Mapping[str, int], nodes: Iterable[Node], last
         me: whose.
         queues: shards by sharded queue, of the queues that ``me`` consumes; where another node knows of more, so
             many (rule 16).
-        nodes: the registered nodes; one of weight 0 drains and owns nothing.
+        nodes: the registered nodes; one of weight 0 owns nothing.
         last: the last rings, as they were read together with the nodes.
     """
     nodes = tuple(nodes)

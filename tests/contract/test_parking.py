@@ -293,7 +293,7 @@ def test_a_dead_holder_hands_on_to_the_parked(yard: Yard) -> None:
 
 
 def test_when_the_last_worker_has_said_goodbye_what_waits_is_back_in_its_queues(yard: Yard) -> None:
-    yard.store.leases.update("L", queues=("q",))
+    yard.store.leases.update("L", 1)
     first, token = yard.hold("first")
     for name in ("second", "third"):
         yard.park(yard.claim(name))

@@ -507,7 +507,7 @@ class Process(Caller):
     def give_shards_away(self) -> None:
         """A node that drains takes no shards: the others take them at once, whatever runs here."""
         with contextlib.suppress(StoreUnavailable):
-            self.keeper.offer(weight=0)
+            self.keeper.offer(0, leaving=True)
 
     def _end(self) -> None:
         self.gone = True

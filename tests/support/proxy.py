@@ -9,11 +9,16 @@ from contextlib import suppress
 
 
 class Proxy:
-    """Passes bytes on to a port of this machine, until told otherwise; a thread of its own."""
+    """Passes bytes on to a port of this machine, until told otherwise; a thread of its own.
 
-    def __init__(self, port: int) -> None:
+    Args:
+        port: where to.
+        at: where it listens; 0: on a free port.
+    """
+
+    def __init__(self, port: int, at: int = 0) -> None:
         self._target = ("127.0.0.1", port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", at))
         self.port = int(self._listener.getsockname()[1])
         self._mutex = threading.Lock()
         self._pairs: dict[socket.socket, socket.socket] = {}

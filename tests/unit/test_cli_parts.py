@@ -95,7 +95,8 @@ def test_states():
     assert state_of(node, frozenset({"c1"})) == "live"
     assert state_of(node, frozenset({"c2"})) == "cut off"
     assert state_of(node, None) == "live"
-    assert state_of(Node("l", "w", 0, ("q",)), frozenset()) == "draining"
+    assert state_of(Node("l", "w", 0, ("q",)), frozenset()) == "connecting"
+    assert state_of(Node("l", "w", 0, ("q",), leaving=True), frozenset()) == "draining"
 
 
 def test_rings_are_those_the_workers_work_out():

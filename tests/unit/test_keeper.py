@@ -194,10 +194,11 @@ def test_goodbye_with_luggage_is_a_death(bench: Bench) -> None:
 
 def test_what_a_node_offers_survives_a_store_that_lost_its_memory(bench: Bench) -> None:
     bench.keeper.open()
-    assert bench.keeper.offer(weight=0)
+    assert bench.keeper.offer(0, leaving=True)
     bench.server.wipe()
     bench.keeper.step()
-    assert bench.server.memory.nodes["L1"].weight == 0
+    node = bench.server.memory.nodes["L1"]
+    assert (node.weight, node.leaving) == (0, True)
 
 
 def test_trust_is_over_before_the_store_gives_a_silent_process_up(monkeypatch: pytest.MonkeyPatch) -> None:

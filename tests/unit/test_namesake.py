@@ -64,9 +64,17 @@ def test_the_name_of_a_killed_process_is_free_at_once():
 def test_the_name_of_a_node_that_drains_is_free_at_once():
     town = Town()
     town.live("w1@host")
-    town.other.leases.update("other", weight=0)
+    town.other.leases.update("other", weight=0, leaving=True)
 
     assert town.come("w1@host") == 0
+
+
+def test_the_name_of_a_node_that_starts_is_taken():
+    town = Town()
+    town.live("w1@host", weight=0)
+
+    with pytest.raises(DuplicateNode):
+        town.come("w1@host")
 
 
 @pytest.mark.parametrize("watchable", [True, False])

@@ -10,7 +10,9 @@ import pytest
 
 from celery_ha.brokers.memory import MemoryBroker, MemoryBrokerServer
 from celery_ha.config import Config
+from celery_ha.errors import StoreUnavailable
 from celery_ha.store.memory import MemoryServer, MemoryStore
+from celery_ha.worker import share
 from celery_ha.worker.node import WorkerNode
 from tests.support.fleet import eventually
 
@@ -39,10 +41,71 @@ def node(brokers: MemoryBrokerServer) -> Iterator[WorkerNode]:
     made.close()
 
 
+def weight(node: WorkerNode) -> int:
+    """As the others see it."""
+    return node.store.court.look().nodes[node.lease].weight
+
+
+def test_shards_come_to_a_node_that_consumes(node: WorkerNode) -> None:
+    assert (weight(node), node.shards()) == (0, frozenset())
+    # When it consumes
+    node.consume()
+    # Then it has its share, and the others know
+    assert weight(node) == 1
+    assert len(node.shards()) == 12
+
+
+def test_a_share_that_could_not_be_told_is_told_when_the_store_is_back(
+    node: WorkerNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer = node.life.keeper.offer
+
+    def away(*_args: Any, **_more: Any) -> bool:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(node.life.keeper, "offer", away)
+    node.consume()
+    assert weight(node) == 0
+    monkeypatch.setattr(node.life.keeper, "offer", offer)
+    eventually(lambda: weight(node) == 1)
+
+
+def test_a_node_that_has_lost_the_broker_for_a_ttl_gives_its_shards_away_until_it_consumes_again(
+    node: WorkerNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = 0.0
+    monkeypatch.setattr(share, "monotonic", lambda: monotonic() + later)
+    node.consume()
+    node.share.lose()
+    node.share.lose()  # Celery tries again, and again
+    assert node.share.weight == 1
+    later = node.config.lease_ttl + 1
+    node.share.lose()
+    eventually(lambda: weight(node) == 0)
+    assert node.shards() == frozenset()
+    node.consume()
+    assert weight(node) == 1
+
+
+def test_a_node_that_leaves_takes_no_shards_whatever_else_happens(node: WorkerNode) -> None:
+    node.consume()
+    node.drain()
+    node.consume()
+    found = node.store.court.look().nodes[node.lease]
+    assert (found.weight, found.leaving) == (0, True)
+
+
+def test_shards_of_a_new_lease_come_when_it_consumes_again(node: WorkerNode) -> None:
+    node.consume()
+    node.open()
+    assert weight(node) == 0
+
+
 def test_shards_of_a_node_that_came_and_went_unseen_are_consumed_after_the_next_stock_taking(
     node: WorkerNode, brokers: MemoryBrokerServer
 ) -> None:
     told: list[int] = []
+    node.consume()
     eventually(lambda: node.life.fleet[1], why="it leads, and has written down and read the rings")
     node.on_members = lambda: told.append(len(node.shards()))
     assert len(node.shards()) == 12

@@ -41,8 +41,17 @@ class LeaseStore(ABC):
         """
 
     @abstractmethod
-    def update(self, lease: str, *, weight: int | None = None, queues: tuple[str, ...] | None = None) -> bool:
-        """Change what a node offers, if its lease is open; a change is told to every node."""
+    def update(self, lease: str, weight: int, *, leaving: bool = False) -> bool:
+        """Change what a node offers, if its lease is open; a change is told to every node.
+
+        Args:
+            lease: whose.
+            weight: the share of shards it takes from now on.
+            leaving: it drains.
+
+        Returns:
+            Whether the lease is open.
+        """
 
     @abstractmethod
     def close(self, lease: str, *, clean: bool) -> bool:

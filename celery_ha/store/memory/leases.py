@@ -45,16 +45,12 @@ class MemoryLeases(LeaseStore):
                 server.register_connections(lease, self._client.watched)
             return Renewal(_state(server, lease), memory.epoch, memory.version, memory.leader)
 
-    def update(self, lease: str, *, weight: int | None = None, queues: tuple[str, ...] | None = None) -> bool:
+    def update(self, lease: str, weight: int, *, leaving: bool = False) -> bool:
         with self._client.call() as server:
             if not server.is_open(lease):
                 return False
             old = server.memory.nodes[lease]
-            new = replace(
-                old,
-                weight=old.weight if weight is None else weight,
-                queues=old.queues if queues is None else queues,
-            )
+            new = replace(old, weight=weight, leaving=leaving)
             server.memory.nodes[lease] = new
             if new != old:
                 server.members_changed()

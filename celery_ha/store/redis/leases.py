@@ -69,17 +69,12 @@ class RedisLeases(LeaseStore):
         state, epoch, version, *leader = self._a.run_script("renew", lease, self._connections(), self._a.run)
         return Renewal(LeaseState(state.decode()), epoch.decode(), int(version), load_leader(*leader))
 
-    def update(self, lease: str, *, weight: int | None = None, queues: tuple[str, ...] | None = None) -> bool:
+    def update(self, lease: str, weight: int, *, leaving: bool = False) -> bool:
         for _ in range(_UPDATE_ATTEMPTS):
             old: bytes | None = self._a.call(("HGET", self._prefix + "nodes", lease))[0]
             if old is None:
                 return False
-            node = load_node(lease, old)
-            node = replace(
-                node,
-                weight=node.weight if weight is None else weight,
-                queues=node.queues if queues is None else queues,
-            )
+            node = replace(load_node(lease, old), weight=weight, leaving=leaving)
             replaced: int = self._a.run_script("update", lease, old, dump_node(node))
             if replaced >= 0:
                 return bool(replaced)

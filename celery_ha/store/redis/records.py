@@ -34,6 +34,7 @@ def dump_node(node: Node) -> str:
             "opened": node.opened,
             "ttl": node.ttl,
             "shards": [list(pair) for pair in node.shards],
+            "leaving": node.leaving,
         },
         separators=(",", ":"),
     )
@@ -156,6 +157,8 @@ def _node(lease: str, fields: Mapping[str, Any]) -> Node:
             opened=float(fields["opened"]),
             ttl=float(fields["ttl"]),
             shards=tuple((str(queue), int(count)) for queue, count in fields.get("shards", ())),
+            # Who does not write it has a weight until it drains.
+            leaving=bool(fields.get("leaving", not fields["weight"])),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _unusable(fields) from error

@@ -75,17 +75,13 @@ class ZooKeeperLeases(LeaseStore):
             in_office if in_office is not None and in_office.lease else None,
         )
 
-    def update(self, lease: str, *, weight: int | None = None, queues: tuple[str, ...] | None = None) -> bool:
+    def update(self, lease: str, weight: int, *, leaving: bool = False) -> bool:
         def attempt() -> bool:
             found = self._read(lease)
             if found is None:
                 return False
             old, version = found
-            new = replace(
-                old,
-                weight=old.weight if weight is None else weight,
-                queues=old.queues if queues is None else queues,
-            )
+            new = replace(old, weight=weight, leaving=leaving)
             if new != old:
                 self._write(new, version, Write(self._paths.at("version")))
             return True

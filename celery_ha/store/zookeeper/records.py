@@ -232,6 +232,8 @@ def _node(fields: Mapping[str, Any]) -> Node:
             opened=float(fields["opened"]),
             ttl=float(fields["ttl"]),
             shards=tuple((str(queue), int(count)) for queue, count in fields.get("shards", ())),
+            # Who does not write it has a weight until it drains.
+            leaving=bool(fields.get("leaving", not fields["weight"])),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _unusable(fields) from error

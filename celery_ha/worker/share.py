@@ -1,0 +1,85 @@
+"""The part that a node takes of the sharded queues it consumes.
+
+It takes none before it consumes at all, none while it has lost the broker for long, and none when it leaves:
+its shards would wait for it, beside others that could serve them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
+
+from celery_ha.model import Node, Rings
+from celery_ha.worker.shards import owned_shards, standby_shards, widened
+
+
+class Share:
+    """Of one node, through all its leases. The loop changes it, any thread may ask.
+
+    Args:
+        name: Celery node name.
+        weight: its concurrency.
+        shards: configured shards of the queues it consumes.
+        widest: of a queue and its configured shards, how many there are.
+        patience: seconds without the broker after which the shards go to others.
+    """
+
+    def __init__(
+        self, name: str, weight: int, shards: Mapping[str, int], widest: Callable[[str, int], int], patience: float
+    ) -> None:
+        #: Shards by queue, as far as is known.
+        self.shards = dict(shards)
+        #: It drains, for good.
+        self.leaving = False
+        self._name = name
+        self._full = weight
+        self._widest = widest
+        self._patience = patience
+        self._consumes = False
+        #: Since when the broker is lost, on the monotonic clock.
+        self._lost: float | None = None
+
+    @property
+    def weight(self) -> int:
+        """What it weighs in the rings now."""
+        lost = self._lost is not None and monotonic() - self._lost > self._patience
+        return 0 if self.leaving or lost or not self._consumes else self._full
+
+    def begin(self) -> None:
+        """A new lease, under which nothing is consumed yet."""
+        self._consumes = False
+        self.count()
+
+    def consume(self) -> None:
+        """It is connected, and its loop turns."""
+        self._consumes, self._lost = True, None
+
+    def lose(self) -> None:
+        """The connection to the broker is lost."""
+        self._lost = monotonic() if self._lost is None else self._lost
+
+    def count(self) -> bool:
+        """Learn of shards that somebody used who has come and gone unseen (rule 16); returns whether there are more.
+
+        Raises:
+            StoreUnavailable: the broker was not reached.
+        """
+        counted = {queue: self._widest(queue, count) for queue, count in self.shards.items()}
+        changed, self.shards = counted != self.shards, counted
+        return changed
+
+    def owned(self, fleet: Iterable[Node], last: Rings) -> frozenset[str]:
+        """The shards to consume, of these nodes and after these rings."""
+        fleet = tuple(fleet)
+        # Kept when the node that knows of more of them is gone: what waits there has an owner still (rule 16).
+        self.shards = widened(self.shards, fleet)
+        return owned_shards(self._name, self.shards, fleet, last)
+
+    def inherited(self, fleet: Iterable[Node], last: Rings) -> dict[str, str]:
+        """The shards to consume if their owners were gone, each with its owner."""
+        return standby_shards(self._name, self.shards, fleet, last)
+
+    def is_shard(self, queue: str) -> bool:
+        """Whether a queue is a shard of one of ours."""
+        base, _, index = queue.rpartition(".")
+        return base in self.shards and index.isdecimal()
