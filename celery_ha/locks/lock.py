@@ -105,7 +105,6 @@ class Lock:
 
         **Failure:** dying right after leaves the lock to the settlement of the lease.
         """
-        asked = monotonic()
         self._unanswered = True
         with self.report.asking(self.name) as answer:
             grant = answer(
@@ -116,8 +115,8 @@ class Lock:
         self._token, self.lost = grant.token, False
         self._unanswered, self._pid = False, os.getpid()
         if self._max_hold is not None:
-            # Rather too early than too late; from when a waiter was granted it, only the store knows.
-            self.held_until = (monotonic() if wait else asked) + self._max_hold
+            # Never later than from now on: the store's clock may have been set back meanwhile.
+            self.held_until = min(monotonic() + self._max_hold, inf if grant.until is None else grant.until)
         # Somebody else in this claim has it already (another thread, or an answer that was lost).
         # Giving it back would take it from them; the end of the claim does.
         self._borrowed = grant.again

@@ -44,7 +44,7 @@ class MemoryLocks(LockStore):
             time.sleep(LOOK_AGAIN)
             with self._client.call() as server:
                 if waiter.token is not None:
-                    return Grant(waiter.token)
+                    return _granted(server, name, waiter)
                 if server.is_fenced(holder.lease) or server.has_ended(holder.claim):
                     break
                 if answer.holder is None:
@@ -54,7 +54,7 @@ class MemoryLocks(LockStore):
             if line is not None and waiter in line.waiters:
                 line.waiters.remove(waiter)
                 _leave_line(server, name)
-            return answer if waiter.token is None else Grant(waiter.token)
+            return answer if waiter.token is None else _granted(server, name, waiter)
 
     def release(self, name: str, holder: Holder, token: int) -> bool | None:
         with self._client.call() as server:
@@ -111,7 +111,7 @@ def _ask(server: MemoryServer, name: str, waiter: Waiter, limit: int) -> Grant:
     for slot in slots:
         lock = _current(server, slot)
         if lock is not None and lock.holder == holder:
-            return Grant(lock.token, again=True)
+            return Grant(lock.token, again=True, until=_ends(server, lock))
     due = next((slot for slot in slots if is_due_to(server, slot, holder.task)), None)
     if due is None:
         serve_line(server, name, limit)
@@ -122,7 +122,21 @@ def _ask(server: MemoryServer, name: str, waiter: Waiter, limit: int) -> Grant:
         return Grant(None)
     before = server.memory.locks.get(due)
     since = None if before is None else before.since
-    return Grant(_grant(server, due, waiter), in_line=None if since is None else server.now() - since)
+    token = _grant(server, due, waiter)
+    in_line = None if since is None else server.now() - since
+    return Grant(token, in_line=in_line, until=_ends(server, server.memory.locks[due]))
+
+
+def _granted(server: MemoryServer, name: str, waiter: Waiter) -> Grant:
+    """What a caller in line was granted, perhaps a while ago."""
+    held = (lock for slot, lock in server.memory.locks.items() if slot[0] == name and lock.token == waiter.token)
+    lock = next(held, None)
+    return Grant(waiter.token, until=time.monotonic() if lock is None else _ends(server, lock))
+
+
+def _ends(server: MemoryServer, lock: HeldLock) -> float | None:
+    """Local monotonic time at which a lock is free by itself."""
+    return None if lock.until is None else time.monotonic() + lock.until - server.now()
 
 
 def _grant(server: MemoryServer, slot: Slot, waiter: Waiter) -> int:

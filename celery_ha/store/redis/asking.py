@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from math import inf
+from time import monotonic
 
 from celery_ha.model import Grant, Holder
 from celery_ha.store import asking
@@ -13,6 +15,8 @@ from celery_ha.store.redis.replicas import Replicas
 _MICRO = 1_000_000
 #: A caller that has said nothing for so many timeouts of the store is passed over: it may be gone.
 SILENCES = 8
+#: What a lock has left that no ``max_hold`` ends: another thread of the claim took it without.
+FOR_EVER = -1
 
 
 class RedisAsking(asking.Asking):
@@ -53,6 +57,7 @@ class RedisAsking(asking.Asking):
         self._holder = holder
         inherit, self._limit, most = terms
         self._inherit, self._most = int(inherit * _MICRO), int(most * _MICRO)
+        self._max_hold = most
         self._id = secrets.token_hex(8)
         self._busy: Holder | None = None
         self._in_line: float | None = None
@@ -69,6 +74,7 @@ class RedisAsking(asking.Asking):
         """Ask, and stand in line until it is decided; None: ask again."""
         with self._pool.link() as link:
             link.identify("")
+            asked = monotonic()
             found = self._find(link) if lost else self._ask(link)
             token: bytes | None = found[0]
             again, stands = found[1:]
@@ -81,7 +87,22 @@ class RedisAsking(asking.Asking):
             if not token:
                 return Grant(None, self._busy)
             self._replicas.confirm(link)
-        return Grant(int(token), again=bool(again), in_line=self._in_line)
+            until = self._until(link, asked, now=not (lost or again or stands)) if self._most else None
+        return Grant(int(token), again=bool(again), in_line=self._in_line, until=until)
+
+    def _until(self, link: Link, asked: float, *, now: bool) -> float:
+        """When it is free by itself. Who waited, or lost an answer, does not know since when it is granted.
+
+        Args:
+            link: a connection.
+            asked: when it was asked for.
+            now: it was granted by that question.
+        """
+        if now:
+            return asked + self._max_hold
+        asked = monotonic()
+        left: int = link.run_script("lock_left", self._name, self._limit, *_fields(self._holder))
+        return inf if left == FOR_EVER else asked + max(left, 0) / 1000
 
     def _ask(self, link: Link) -> tuple[bytes, int, int]:
         silence = self._silence if self._waits else 0

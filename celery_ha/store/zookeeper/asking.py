@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass
+from time import monotonic
 
 from celery_ha.model import Grant
 from celery_ha.store import asking
@@ -121,7 +122,8 @@ class ZooKeeperAsking(asking.Asking):
             return _Answer(busy, self._desk.join(view, waiter, limit) if self._waits else "")
         if quiet is not None and view.now[0] < json.loads(quiet[0]):
             return _Answer(Grant(None))
-        return _Answer(Grant(self._desk.grant(view, slot, waiter, limit)))
+        until = None if waiter.max_hold is None else monotonic() + waiter.max_hold
+        return _Answer(Grant(self._desk.grant(view, slot, waiter, limit), until=until))
 
     def _stand(self, answer: _Answer) -> Grant | None:
         """Wait until our place in line is gone, at most until the deadline; what comes at the last moment counts.

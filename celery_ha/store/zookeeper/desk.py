@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
+from time import monotonic
 
 from celery_ha.model import Grant
 from celery_ha.store.zookeeper.clock import Clock
@@ -123,7 +124,9 @@ class Desk:
         if slot is None:
             return None
         held = view.lock.slots[slot]
-        return Grant(held.token, again=held.ask != waiter.ask)
+        now = monotonic()
+        until = None if held.until is None else now + held.until - self._clock.read()[1]
+        return Grant(held.token, again=held.ask != waiter.ask, until=until)
 
     def _first(self, view: View) -> tuple[Waiter | None, list[Op], int]:
         """The first in line that can take it, what to delete for that, and how many stay in line."""
