@@ -31,7 +31,11 @@ TASK = "tests.support.probe.noop"
 ARGUMENTS = {"x-queue-type": "quorum", "x-delivery-limit": NEVER_DROP}
 #: The one queue of the first half, as both kinds declare it.
 QUEUE = {"exchange": "celery", "exchange_type": "topic", "routing_key": "celery", "queue_arguments": ARGUMENTS}
-CASES = {"prefork -c 2, prefetch 1": ("-c", "2"), "prefork -c 2, prefetch 4": ("-c", "2")}
+CASES = {
+    "prefork -c 2, prefetch 1": ("-c", "2"),
+    "prefork -c 2, prefetch 4": ("-c", "2"),
+    "threads -c 4, prefetch 4": ("-P", "threads", "-c", "4"),
+}
 #: The part of the tasks that is left when measuring begins, and when it ends.
 BEGIN, END = 0.8, 0.1
 #: Seconds without which nothing can be told; between two looks; that a task takes when workers are killed.

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from celery_ha.model import Readable
 from celery_ha.worker.gate import claim_of
+from celery_ha.worker.slots import Slots
 
 
 class Marking(Protocol):
@@ -37,19 +39,29 @@ class Marking(Protocol):
 
 
 class Starts:
-    """Stands in for ``WorkController._process_task``.
+    """Stands in for ``WorkController._process_task``, and for its ``process_task`` where that does not wait for a slot.
 
     Args:
         process: the worker's own.
         hub: the worker's loop.
         claims: the marks.
-        ahead: every request that comes here has a slot, so several may be asked for at once.
+        slots: of the pool; None: requests come here when they have one.
+        ahead: several may be asked for at once.
     """
 
-    def __init__(self, process: Callable[[Any], None], hub: Any, claims: Marking, *, ahead: bool = False) -> None:
+    def __init__(
+        self,
+        process: Callable[[Any], None],
+        hub: Any,
+        claims: Marking,
+        *,
+        slots: Slots | None = None,
+        ahead: bool = False,
+    ) -> None:
         self._process = process
         self._hub = hub
         self._claims = claims
+        self._slots = slots
         self._ahead = ahead
         self._waiting: deque[Any] = deque()
         #: Asked for, and what the loop waits for then.
@@ -57,32 +69,52 @@ class Starts:
         self._by: Readable | None = None
 
     def __call__(self, request: Any) -> None:
-        if not self._waiting and not self._asked and self._claims.marked(claim_of(request)):
-            self._process(request)
+        if not self._waiting and not self._asked and self._claims.marked(claim_of(request)) and self._free(1):
+            self._start(request)
             return
         self._waiting.append(request)
         if len(self._waiting) == 1:
             self._hub.call_soon(self._drain)
 
+    def turn(self) -> None:
+        """A slot may have become free; for whoever has to count them."""
+        if self._waiting:
+            self._drain()
+
     def _drain(self) -> None:
-        """Ask for what waits, or start one after the other; what is left after an error is drained by the next turn."""
+        """Ask for what has a slot, or start one after the other; the next turn drains what an error leaves."""
         if self._asked:
             return  # its answer drains
-        if self._ahead and self._ask():
+        many = self._free(len(self._waiting))
+        if not many or (self._ahead and self._ask(many)):
             return
         try:
-            while self._waiting:
-                self._process(self._waiting.popleft())
+            for _ in range(many):
+                self._start(self._waiting.popleft())
         finally:
-            if self._waiting:
-                self._hub.call_soon(self._drain)
+            self._go_on()
 
-    def _ask(self) -> bool:
-        by = self._claims.ask([claim_of(request) for request in self._waiting])
+    def _go_on(self) -> None:
+        if self._waiting and self._free(1):
+            self._hub.call_soon(self._drain)
+
+    def _free(self, wanted: int) -> int:
+        """For how many of so many there is a slot."""
+        return wanted if self._slots is None else min(wanted, self._slots.free())
+
+    def _start(self, request: Any) -> None:
+        if self._slots is not None:
+            self._slots.take(request)
+        self._process(request)
+
+    def _ask(self, many: int) -> bool:
+        asked = tuple(islice(self._waiting, many))
+        by = self._claims.ask([claim_of(request) for request in asked])
         if by is None:
             return False
-        self._asked = tuple(self._waiting)
-        self._waiting.clear()
+        self._asked = asked
+        for _ in asked:
+            self._waiting.popleft()
         # Not by its number: the one of a lost connection may be the next one's.
         if by is not self._by:
             self._by = by
@@ -98,10 +130,9 @@ class Starts:
         try:
             self._take()
             for _ in range(answered):
-                self._process(self._waiting.popleft())
+                self._start(self._waiting.popleft())
         finally:
-            if self._waiting:
-                self._hub.call_soon(self._drain)
+            self._go_on()
 
     def _take(self) -> None:
         asked, self._asked = self._asked, ()

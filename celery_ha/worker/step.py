@@ -11,7 +11,9 @@ from celery import bootsteps
 from celery_ha.errors import ConfigError, DuplicateNode
 from celery_ha.worker.banner import banner
 from celery_ha.worker.inherited import InheritedLocks
+from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.quiet import quieten
+from celery_ha.worker.slots import Slots
 from celery_ha.worker.starts import Starts
 
 
@@ -32,12 +34,23 @@ class LeaseStep(bootsteps.StartStopStep):
         os.register_at_fork(after_in_child=InheritedLocks().renew)
         quieten()
         if w.hub is not None:
-            # Without a semaphore requests come here before they have a slot.
-            ahead = ha.node.broker.asks and bool(getattr(w.pool_cls, "uses_semaphore", False))
-            w._process_task = Starts(w._process_task, w.hub, ha.node.claims, ahead=ahead)
+            _order_starts(w, ha.node)
         extra = getattr(w, "extra_info", None)  # the program's, not that of an embedded worker
         if extra is not None:
             w.extra_info = lambda: banner(ha) + (extra() or "")
+
+
+def _order_starts(w: Any, node: WorkerNode) -> None:
+    """Put starts in their order, and give a pool that would queue what it cannot run no more than it can."""
+    if w.pool_cls.__module__.endswith(".solo"):
+        return  # whatever it is given has run when it returns
+    if getattr(w.pool_cls, "uses_semaphore", False):
+        w._process_task = Starts(w._process_task, w.hub, node.claims, ahead=node.broker.asks)
+        return
+    slots = Slots(lambda: node.concurrency())  # noqa: PLW0108 - another one when there is a consumer
+    starts = Starts(w._process_task, w.hub, node.claims, slots=slots, ahead=node.broker.asks)
+    w.process_task = w._process_task = starts
+    w.hub.on_tick.add(starts.turn)
 
 
 def _drop(store: Any) -> None:

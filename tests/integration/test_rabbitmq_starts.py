@@ -111,3 +111,27 @@ def test_what_a_killed_worker_ran_does_not_wait_out_the_confirmation(make_stage)
     took = eventually(first_start_after(stage.ledger, {key}, harm.at, elsewhere=victim.name)) - harm.at
     assert took < confirm_after
     stage.wait_ended([key])
+
+
+def ready(stage: Scene, queue: str) -> int:
+    """Messages that RabbitMQ has not delivered."""
+    with stage.probe.app.connection_for_read() as connection:
+        return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+
+
+def test_what_waits_for_a_thread_has_not_started(make_stage):
+    # Given workers with threads, one of which runs as many tasks as it has of them, and holds more
+    stage = make_stage()
+    stage.options = ("-Q", "orders,celery", "-P", "threads", "-c", "2", "--without-gossip", "--without-mingle")
+    (victim,) = stage.top_up(1)
+    keys = stage.publish("work", stage.names("work-", 8), 3.0)
+    stage.wait_started(keys, 2)
+    eventually(lambda: ready(stage, "celery") == 0, why="all delivered")
+    # When it is killed
+    stage.top_up(2)
+    stage.kill(victim)
+    # Then only what ran is counted as an attempt
+    (recovered,) = eventually(stage.history)
+    assert recovered["recovered"]["restarted"] == 2
+    stage.wait_ended(keys)
+    assert stage.ledger.doubled(keys, stage.harms) == {}

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import pytest
+from celery.worker import state
 
+from celery_ha.worker.slots import Slots
 from celery_ha.worker.starts import Starts
 
 
@@ -72,17 +74,27 @@ class Claims:
 class Stage:
     """Starts, with what ran and whether it was marked by then."""
 
-    def __init__(self, claims: Claims, *, ahead: bool = True) -> None:
+    def __init__(self, claims: Claims, *, ahead: bool = True, threads: int = 0) -> None:
         self.ran: list[tuple[str, bool]] = []
         self.loop, self.claims = Loop(), claims
-        self.starts = Starts(self.process, self.loop, claims, ahead=ahead)
+        slots = Slots(lambda: threads) if threads else None
+        self.starts = Starts(self.process, self.loop, claims, slots=slots, ahead=ahead)
+        #: What Celery knows of.
+        self.requests: dict[str, Request] = {}
 
     def process(self, request: Request) -> None:
         self.ran.append((request.claim, self.claims.marked(request.claim)))
 
     def want(self, *claims: str) -> None:
         for claim in claims:
-            self.starts(Request(claim))
+            self.requests[claim] = Request(claim)
+            state.reserved_requests.add(self.requests[claim])
+            self.starts(self.requests[claim])
+
+    def end(self, claim: str) -> None:
+        """In a thread of the pool; the loop hears of it and turns."""
+        state.reserved_requests.discard(self.requests.pop(claim))
+        self.starts.turn()
 
 
 def test_marked_start_goes_at_once() -> None:
@@ -174,3 +186,45 @@ def test_when_the_loop_ends_the_answer_is_known_and_nothing_starts() -> None:
     assert stage.starts.clear() == 2
     assert stage.claims.marked("L.1")
     assert stage.ran == []
+
+
+def test_only_what_has_a_thread_is_asked_for() -> None:
+    stage = Stage(Claims(), threads=2)
+    stage.want("L.1", "L.2", "L.3", "L.4")
+    stage.loop.turn()
+    assert stage.claims.asked == [["L.1", "L.2"]]
+    stage.loop.readers[7]()
+    assert [claim for claim, _ in stage.ran] == ["L.1", "L.2"]
+    assert not stage.loop.calls, "the loop turns for nothing"
+    # When a thread has nothing to do any more
+    stage.end("L.2")
+    # Then the next is asked for
+    assert stage.claims.asked == [["L.1", "L.2"], ["L.3"]]
+    stage.loop.readers[7]()
+    assert [claim for claim, _ in stage.ran] == ["L.1", "L.2", "L.3"]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_marked_start_without_a_thread_waits_for_one(ahead: bool) -> None:
+    stage = Stage(Claims("L.1", "L.2"), ahead=ahead, threads=1)
+    stage.claims.answer = None
+    stage.want("L.1", "L.2")
+    stage.loop.turn()
+    assert [claim for claim, _ in stage.ran] == ["L.1"]
+    stage.end("L.1")
+    assert [claim for claim, _ in stage.ran] == ["L.1", "L.2"]
+
+
+def test_what_a_thread_runs_on_with_takes_its_slot_although_celery_has_dropped_what_was_reserved() -> None:
+    stage = Stage(Claims("L.1", "L.2"), threads=1)
+    stage.want("L.1")
+    running = stage.requests["L.1"]
+    state.active_requests.add(running)
+    state.reserved_requests.clear()
+    stage.want("L.2")
+    stage.loop.turn()
+    assert [claim for claim, _ in stage.ran] == ["L.1"]
+    state.active_requests.discard(running)
+    stage.claims.answer = None
+    stage.starts.turn()
+    assert [claim for claim, _ in stage.ran] == ["L.1", "L.2"]
