@@ -179,7 +179,7 @@ def of_settings(conf: Mapping[str, Any]) -> Iterator[Finding]:
 
 def of_fleet(look: Look) -> Iterator[Finding]:
     """Whether there is somebody to judge and to recover."""
-    live = [node for node in workers(look) if state_of(node, look.present) == "live"]
+    live = [node for node in workers(look) if state_of(node, look.present) in ("live", "connecting")]
     if not live:
         yield Finding("warning", "nodes", "no live node: start a worker, or nothing is consumed and nobody is missed")
     elif len(live) < ENOUGH:
@@ -204,7 +204,7 @@ def of_shards(queues: Mapping[str, int], widest: Mapping[str, int], look: Look) 
         queues: shards by sharded queue, as this app publishes to them.
         widest: the largest number that workers ever used.
     """
-    consumed = {queue for node in workers(look) if node.weight > 0 for queue, _ in node.shards}
+    consumed = {queue for node in workers(look) if not node.leaving for queue, _ in node.shards}
     for queue, count in queues.items():
         ever = widest.get(queue, count)
         if queue not in consumed:

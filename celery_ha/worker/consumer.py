@@ -81,6 +81,7 @@ class Consumer(consumer.Consumer):
             self._cycle = connection.transport.cycle
             self.node.wake = self._cycle.wake
             self.node.reconnected()
+            self._declare_shards(connection)
             self._revoked.read()
         except StoreUnavailable as exc:
             raise ConnectionError(str(exc)) from exc  # Celery tries again
@@ -294,6 +295,15 @@ class Consumer(consumer.Consumer):
                 if claim_of(waiting[0]) in given:
                     bucket.contents.remove(waiting)
                     self.gate.leave(waiting[0])
+
+    def _declare_shards(self, connection: Any) -> None:
+        """Celery binds every queue to the end of RabbitMQ's delays next, whoever consumes it: it must be there.
+
+        A producer binds the shards it publishes to, once; if they were deleted since, what it delays would be dropped.
+        """
+        if self.node.broker.hands_over:
+            for shard in self.node.share.names():
+                self.app.amqp.queues[shard](connection.default_channel).declare()
 
     def _select_shards(self) -> None:
         """Before Celery reasserts what it consumes: the shards that are ours now."""

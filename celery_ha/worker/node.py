@@ -16,7 +16,7 @@ from celery_ha.brokers.base import NodeBroker
 from celery_ha.brokers.ledger import Ledger
 from celery_ha.brokers.transport import BATCH
 from celery_ha.config import Config
-from celery_ha.errors import Fenced, StoreUnavailable
+from celery_ha.errors import Fenced, StoreError, StoreUnavailable
 from celery_ha.failover.observer import Observed
 from celery_ha.failover.roles import Role
 from celery_ha.model import DOUBT, Ending, Node, Rings, Settlement
@@ -412,7 +412,7 @@ class WorkerNode:
         """Tell the others what share this node takes; what could not be told is told when that is seen."""
         try:
             self.life.keeper.offer(self.share.weight, leaving=self.share.leaving)
-        except (StoreUnavailable, Fenced):
+        except (StoreUnavailable, StoreError, Fenced):
             logger.warning("Could not tell the others yet what share of the shards %s takes", self.name)
 
     # -- inside -----------------------------------------------------------------------------
@@ -428,6 +428,8 @@ class WorkerNode:
 
         What share it takes is told until that is seen: the store may have been away, or have lost it.
         """
+        if observed.look is None:
+            self.share.blind()
         mine = next((node for node in observed.members if node.lease == self._lease_or_none()), None)
         if mine and (mine.weight, mine.leaving) != (self.share.weight, self.share.leaving):
             self.aside.run(self._offer)

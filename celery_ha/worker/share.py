@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 
+from celery_ha.keys import shard_names
 from celery_ha.model import Node, Rings
 from celery_ha.worker.shards import owned_shards, standby_shards, widened
 
@@ -21,7 +22,7 @@ class Share:
         weight: its concurrency.
         shards: configured shards of the queues it consumes.
         widest: of a queue and its configured shards, how many there are.
-        patience: seconds without the broker after which the shards go to others.
+        patience: seconds without the broker after which the shards go to others, where the store is there.
     """
 
     def __init__(
@@ -38,11 +39,14 @@ class Share:
         self._consumes = False
         #: Since when the broker is lost, on the monotonic clock.
         self._lost: float | None = None
+        #: When the store was last found away.
+        self._blind = float("-inf")
 
     @property
     def weight(self) -> int:
         """What it weighs in the rings now."""
-        lost = self._lost is not None and monotonic() - self._lost > self._patience
+        # Where both are one server, it comes back for all: nobody's shards are better off elsewhere.
+        lost = self._lost is not None and monotonic() - max(self._lost, self._blind) > self._patience
         return 0 if self.leaving or lost or not self._consumes else self._full
 
     def begin(self) -> None:
@@ -57,6 +61,10 @@ class Share:
     def lose(self) -> None:
         """The connection to the broker is lost."""
         self._lost = monotonic() if self._lost is None else self._lost
+
+    def blind(self) -> None:
+        """The store does not answer."""
+        self._blind = monotonic()
 
     def count(self) -> bool:
         """Learn of shards that somebody used who has come and gone unseen (rule 16); returns whether there are more.
@@ -78,6 +86,10 @@ class Share:
     def inherited(self, fleet: Iterable[Node], last: Rings) -> dict[str, str]:
         """The shards to consume if their owners were gone, each with its owner."""
         return standby_shards(self._name, self.shards, fleet, last)
+
+    def names(self) -> list[str]:
+        """All shards there are, whoever owns them."""
+        return [shard for queue, count in self.shards.items() for shard in shard_names(queue, count)]
 
     def is_shard(self, queue: str) -> bool:
         """Whether a queue is a shard of one of ours."""

@@ -75,3 +75,32 @@ def test_max_hold_that_is_over_when_its_holder_hears_of_the_grant_is_over(member
 
     known_over = got.token is None or got.until <= time.monotonic()
     assert known_over or b.store.locks.holds("x", holder(b, 2, "t2"), got.token)
+
+
+def test_each_of_two_threads_of_one_claim_knows_its_own_max_hold(member, wait_for):
+    a, b = member("a"), member("b")
+    grants = [acquire(a, number, f"t{number}", limit=2) for number in (1, 2)]
+    short = wait_for(b, 3, limit=2, max_hold=MAX_HOLD)
+    long = wait_for(b, 3, limit=2, max_hold=10 * MAX_HOLD, line=2)
+    for number in (2, 1):
+        release(a, grants[number - 1], number, f"t{number}")
+
+    first, second = short.result(LONG), long.result(LONG)
+
+    assert first.token != second.token
+    assert first.until < time.monotonic() + MAX_HOLD < time.monotonic() + 5 * MAX_HOLD < second.until
+
+
+def test_what_is_left_is_known_although_another_limit_was_meant_before(member, wait_for):
+    """While a new limit is rolled out, somebody may be granted a slot that the new one does not have."""
+    a, b = member("a"), member("b")
+    grants = [acquire(a, number, f"t{number}", limit=3) for number in (1, 2, 3)]
+    waiting = wait_for(b, 4, seconds=FROZEN * 4, limit=2, max_hold=MAX_HOLD)
+    release(a, grants[2], 3, "t3")
+    release(a, grants[1], 2, "t2")
+
+    got = waiting.result(LONG)
+
+    assert got.token is not None
+    assert got.until > time.monotonic()
+    assert b.store.locks.holds("x", holder(b, 4, "t4"), got.token)

@@ -174,6 +174,26 @@ def test_draining_worker_gives_back_what_has_not_started_and_finishes_what_runs(
     eventually(lambda: leaving.name not in stage.names, why="said goodbye")
 
 
+def test_task_with_a_countdown_survives_that_its_shard_was_deleted_since_the_last_one(stage: Stage):
+    """A producer binds a shard to the delays once; so whoever comes after the deletion has to."""
+    # Given a producer that has delayed tasks before, to all shards
+    scene = stage.scene
+    names = scene.names(scene.batch(), 24)
+    scene.wait_ended(scene.publish("order", names, 0.0, countdown=1))
+    # When the workers stop, the shards are deleted, and a worker comes
+    leaving = scene.live
+    for worker in leaving:
+        worker.send(signal.SIGTERM)
+    wait_exit(leaving)
+    with kombu.Connection(stage.url) as connection:
+        for number in range(scene.probe.app.ha.config.queues["orders"]):
+            connection.default_channel.queue_delete(f"orders.{number}")
+    (new,) = stage.gather(1)
+    # Then what is delayed now is run
+    stage.settled(scene.publish("order", scene.names(scene.batch(), 24), 0.0, countdown=1))
+    assert not new.said("Failed to bind")
+
+
 def test_task_with_a_countdown_is_kept_by_rabbitmq_and_outlives_every_worker(stage: Stage):
     # Given tasks that are due in 3 s, on a shard and on a plain queue
     scene = stage.scene

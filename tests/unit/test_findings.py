@@ -36,11 +36,9 @@ def look(*nodes: Node, leader: str | None = None, **more: object) -> Look:
     )
 
 
-def node(at: int, *queues: str, weight: int = 2, sharded: bool = True) -> Node:
-    consumed = queues or ("orders",)
-    return Node(
-        f"l{at}", f"w{at}", weight, consumed, opened=at, shards=tuple((each, 12) for each in consumed if sharded)
-    )
+def node(at: int, *queues: str, leaving: bool = False, sharded: bool = True) -> Node:
+    consumed, shards = queues or ("orders",), tuple((each, 12) for each in queues or ("orders",) if sharded)
+    return Node(f"l{at}", f"w{at}", 0 if leaving else 2, consumed, opened=at, shards=shards, leaving=leaving)
 
 
 def levels(findings) -> list[str]:
@@ -93,7 +91,7 @@ def test_fleets():
     assert levels(of_fleet(look())) == ["warning"]
     assert levels(of_fleet(look(node(1), leader="l1"))) == ["warning"]
     # Who drains, and who only takes locks, is nobody to count on.
-    assert levels(of_fleet(look(*three[:2], node(3, weight=0), Node("t", "1@host", 0), leader="l1"))) == ["warning"]
+    assert levels(of_fleet(look(*three[:2], node(3, leaving=True), Node("t", "1@host", 0), leader="l1"))) == ["warning"]
     assert levels(of_fleet(look(*three))) == ["ok", "warning"]
     assert levels(of_fleet(look(*three, leader="gone"))) == ["ok", "warning"]
     assert levels(of_fleet(look(*three, leader="l1", present=None))) == ["ok", "warning"]
@@ -110,7 +108,7 @@ def test_shards(here, ever, level):
 
 def test_a_queue_that_nobody_consumes():
     assert levels(of_shards({"orders": 12}, {"orders": 2}, look(node(1, "celery")))) == ["warning"]
-    assert levels(of_shards({"orders": 12}, {}, look(node(1, weight=0)))) == ["warning"]
+    assert levels(of_shards({"orders": 12}, {}, look(node(1, leaving=True)))) == ["warning"]
     assert levels(of_shards({"orders": 12}, {}, look(node(1, sharded=False)))) == ["warning"]
 
 

@@ -87,6 +87,40 @@ def test_a_node_that_has_lost_the_broker_for_a_ttl_gives_its_shards_away_until_i
     assert weight(node) == 1
 
 
+def test_shards_stay_where_they_are_over_an_outage_of_broker_and_store(
+    node: WorkerNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where both are one server, everybody has lost it, and gets it back."""
+    later, looks, there = 0.0, 0, node.store.court.look
+
+    def away() -> Any:
+        nonlocal looks
+        looks += 1
+        raise StoreUnavailable("away")
+
+    def back() -> Any:
+        nonlocal looks
+        looks += 1
+        return there()
+
+    monkeypatch.setattr(share, "monotonic", lambda: monotonic() + later)
+    node.consume()
+    # Given both away for longer than a TTL
+    monkeypatch.setattr(node.store.court, "look", away)
+    node.share.lose()
+    later, looks = node.config.lease_ttl + 1, 0
+    eventually(lambda: looks >= 2)
+    # When the store is back, and the broker not yet
+    looks = 0
+    monkeypatch.setattr(node.store.court, "look", back)
+    eventually(lambda: looks >= 3)
+    # Then its shards are its own
+    assert there().nodes[node.lease].weight == node.share.weight == 1
+    # And not for ever
+    later *= 2
+    eventually(lambda: there().nodes[node.lease].weight == 0)
+
+
 def test_a_node_that_leaves_takes_no_shards_whatever_else_happens(node: WorkerNode) -> None:
     node.consume()
     node.drain()

@@ -17,6 +17,8 @@ _MICRO = 1_000_000
 SILENCES = 8
 #: What a lock has left that no ``max_hold`` ends: another thread of the claim took it without.
 FOR_EVER = -1
+#: Until when a lock is held that was over before its holder heard of it.
+GONE = -inf
 
 
 class RedisAsking(asking.Asking):
@@ -87,22 +89,20 @@ class RedisAsking(asking.Asking):
             if not token:
                 return Grant(None, self._busy)
             self._replicas.confirm(link)
-            until = self._until(link, asked, now=not (lost or again or stands)) if self._most else None
+            until = asked + self._max_hold if self._most else None
+            if until is not None and (lost or again or stands):
+                until = self._until(link, token)
+        if until == GONE:
+            return None if self._left() else Grant(None, self._busy)
         return Grant(int(token), again=bool(again), in_line=self._in_line, until=until)
 
-    def _until(self, link: Link, asked: float, *, now: bool) -> float:
-        """When it is free by itself. Who waited, or lost an answer, does not know since when it is granted.
-
-        Args:
-            link: a connection.
-            asked: when it was asked for.
-            now: it was granted by that question.
-        """
-        if now:
-            return asked + self._max_hold
+    def _until(self, link: Link, token: bytes) -> float:
+        """When a lock is free by itself that was granted nobody knows when; :data:`GONE`: it is."""
         asked = monotonic()
-        left: int = link.run_script("lock_left", self._name, self._limit, *_fields(self._holder))
-        return inf if left == FOR_EVER else asked + max(left, 0) / 1000
+        left: int = link.run_script("lock_left", self._holder.claim, token)
+        if left == FOR_EVER:
+            return inf
+        return asked + left / 1000 if left >= 0 else GONE
 
     def _ask(self, link: Link) -> tuple[bytes, int, int]:
         silence = self._silence if self._waits else 0

@@ -120,7 +120,7 @@ class Desk:
 
     def found(self, view: View, waiter: Waiter) -> Grant | None:
         """What a holder has already: by this very call, whose answer was lost, or by another of the same claim."""
-        slot = view.own(waiter.holder)
+        slot = view.own(waiter.holder, ask=waiter.ask)
         if slot is None:
             return None
         held = view.lock.slots[slot]

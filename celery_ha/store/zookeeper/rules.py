@@ -44,13 +44,16 @@ class View:
         """The slots that nobody has."""
         return [slot for slot in range(limit) if self.held(slot) is None]
 
-    def own(self, holder: Holder, token: int | None = None) -> Slot | None:
-        """The slot that a holder has, by this grant if a token is given."""
+    def own(self, holder: Holder, token: int | None = None, ask: str = "") -> Slot | None:
+        """The slot that a holder has, by this grant if a token is given; that of this ask rather than of another."""
+        found = None
         for slot in self.lock.slots:
             held = self.held(slot)
             if held is not None and held.holder == holder and token in {None, held.token}:
-                return slot
-        return None
+                if held.ask == ask:
+                    return slot
+                found = slot if found is None else found
+        return found
 
     def due(self, task: str, limit: int, is_open: Collection[str]) -> Slot | None:
         """A slot in trust for a task, or held by an attempt of its own that has ended (rules 4 and 8)."""
