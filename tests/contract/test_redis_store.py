@@ -183,6 +183,23 @@ def test_a_replica_that_took_over_without_the_last_change_is_seen_as_it_is(store
     assert store.court.look().nodes.keys() == {"a", "c"}
 
 
+def test_changes_after_lost_ones_are_not_counted_by_the_same_numbers(store, admin):
+    """Else who has seen the lost ones takes the new ones for them, until as many have been made."""
+    for number in range(5):
+        store.leases.open(Node(f"n{number}", f"n{number}@host"))
+    version, seen = int(admin.get("_ha:version")), store.court.look().version
+    # Given a server that took over without the last three changes
+    admin.set("_ha:version", version - 3)
+    # When there are as many again
+    known = set()
+    for number in range(3):
+        store.leases.open(Node(f"m{number}", f"m{number}@host"))
+        known.add(store.court.look().version)
+    # Then each is known for another
+    assert len(known) == 3
+    assert min(known) > seen
+
+
 def _looks(store) -> bool:
     try:
         return bool(store.court.look())
