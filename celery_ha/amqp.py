@@ -108,8 +108,15 @@ class AMQP(amqp.AMQP):
     @cached_property
     def send_task_message(self) -> Callable[..., Any]:
         """Publish a task; refused inside a task whose own message has moved on (rule 13)."""
-        send = numbered(led_through(self._create_task_sender(), lambda: self.queues))
+        send = numbered(led_through(self._create_task_sender(), lambda: self.queues, self._retries))
         return guarded(getattr(self.app, "ha", None), send)
+
+    def _retries(self, options: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """As Celery works them out for a publish with these options."""
+        conf, retry = self.app.conf, options.get("retry")
+        if not (conf.task_publish_retry if retry is None else retry):
+            return None
+        return {**conf.task_publish_retry_policy, **(options.get("retry_policy") or {})}
 
     def Queues(self, queues: Any, *args: Any, **kwargs: Any) -> ShardedQueues:  # noqa: N802 - Celery's name
         """Make the app's queues, shards included.

@@ -8,13 +8,13 @@ which may be later, or may not have been with as many shards.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from functools import wraps
 from types import SimpleNamespace
 from typing import Any
 
-from amqp.exceptions import NotFound
+from amqp.exceptions import NotFound, RecoverableConnectionError
 from kombu.transport.native_delayed_delivery import (
     bind_queue_to_native_delayed_delivery_exchange,
     declare_native_delayed_delivery_exchanges_and_queues,
@@ -60,12 +60,20 @@ def _stretched(countdown: float | None, eta: Any, now: datetime) -> dict[str, An
     return {}
 
 
-def led_through(send: Callable[..., Any], queues: Callable[[], Any]) -> Callable[..., Any]:
+def led_through(
+    send: Callable[..., Any],
+    queues: Callable[[], Any],
+    retries: Callable[[Mapping[str, Any]], Mapping[str, Any] | None],
+) -> Callable[..., Any]:
     """A sender of task messages that makes sure of a delayed one's way, once for each queue and process.
+
+    A connection that is lost meanwhile is made again, as for the message itself: Celery drops a task whose retry
+    cannot be published.
 
     Args:
         send: Celery's, which takes the producer first.
         queues: the app's queues by name.
+        retries: how often and when a publish with these options is tried again; None: not at all.
     """
     led: set[str] = set()
 
@@ -74,15 +82,20 @@ def led_through(send: Callable[..., Any], queues: Callable[[], Any]) -> Callable
         key = options.get("routing_key") or ""
         name = undelayed(key)
         if name != key and name not in led:
-            _lead(producer.connection, queues()[name])
+            policy = retries(options)
+            lead = _lead if policy is None else producer.connection.ensure(producer, _lead, **policy)
+            lead(producer, queues()[name])
             led.add(name)
         return send(producer, *args, **options)
 
     return send_through
 
 
-def _lead(connection: Any, queue: Any) -> None:
+def _lead(producer: Any, queue: Any) -> None:
     """Declare a queue and bind it to the end of the delays, which are declared if they are not there."""
+    connection = producer.connection
+    if connection.connection is None:  # closed, by whoever lost it
+        raise RecoverableConnectionError("the connection is closed")
     for attempt in range(2):
         channel = connection.channel()
         try:

@@ -18,6 +18,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
+from amqp.exceptions import RecoverableConnectionError
 from kombu.transport import pyamqp
 
 from celery_ha.brokers.amqp_consumers import Consumers
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 ASK_AGAIN, ASK_SOON, STORE_AGAIN = 0.1, 0.02, 1.0
 #: Seconds for which the end of an attempt waits for a start to travel with.
 LAZY = 0.05
+#: Seconds that a publisher waits for a confirm, unless ``broker_transport_options["confirm_timeout"]`` says otherwise.
+CONFIRMED_WITHIN = 30.0
 
 _numbers = count(1)
 
@@ -86,6 +89,22 @@ class ClaimingChannel(pyamqp.Channel):
         if properties is not None and headers and "task" in headers:
             properties.setdefault("message_id", f"{OWN_ID}{uuid4().hex}")
         return super().prepare_message(body, priority, content_type, content_encoding, headers, properties, **kwargs)
+
+    def basic_publish_confirm(self, *args: Any, **kwargs: Any) -> Any:
+        """Wait for RabbitMQ's word, but not for ever: a channel may hang there that was used while a queue came back.
+
+        Raises:
+            RecoverableConnectionError: it has not come in time. Whoever retries does so over another connection; if
+                RabbitMQ has the message, the second one is dropped (rule 14).
+        """
+        within = kwargs.get("confirm_timeout") or kwargs.get("timeout")
+        within = within or self.connection.client.transport_options.get("confirm_timeout", CONFIRMED_WITHIN)
+        try:
+            return super().basic_publish_confirm(*args, **{**kwargs, "confirm_timeout": within})
+        except TimeoutError:
+            raise RecoverableConnectionError(
+                f"RabbitMQ has not confirmed a message within {within:g} s; it may have it"
+            ) from None
 
     # -- consuming --------------------------------------------------------------------------
 

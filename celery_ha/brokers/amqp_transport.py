@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 
 from kombu.transport import pyamqp
@@ -28,6 +29,21 @@ class ClaimingConnection(pyamqp.Connection):
         transport = self._transport
         frame = transport.next_frame() if isinstance(transport, BufferedTransport) else None
         return super().blocking_read(timeout) if frame is None else self.on_inbound_frame(frame)
+
+    def drain_events(self, timeout: float | None = None) -> Any:
+        """Wait so long for a message, heartbeats or not: py-amqp begins anew with each.
+
+        Raises:
+            TimeoutError: none came.
+        """
+        if timeout is None:
+            return super().drain_events()
+        until, left = monotonic() + timeout, timeout
+        while not self.blocking_read(left):
+            left = until - monotonic()
+            if left <= 0:
+                raise TimeoutError
+        return None
 
     def take_in(self) -> bool:
         """Handle what was read from the socket already; whether there was anything."""

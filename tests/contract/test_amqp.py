@@ -10,6 +10,7 @@ from typing import Any
 
 import kombu
 import pytest
+from amqp.exceptions import RecoverableConnectionError
 
 from celery_ha.attempts.memory import AttemptsServer, MemoryAttempts
 from celery_ha.brokers.amqp import AmqpBroker
@@ -21,6 +22,7 @@ from celery_ha.rabbitmq import make_quorum
 from celery_ha.store.memory import MemoryServer, MemoryStore
 from celery_ha.worker.reception import Reception
 from tests.support.fleet import eventually
+from tests.support.proxy import Proxy
 from tests.support.rabbit import Rabbit
 
 
@@ -136,6 +138,36 @@ def make_node(url: str, queue: kombu.Queue) -> Iterator[Callable[[str], Consumer
             return node
 
         yield make
+
+
+def test_heartbeats_are_no_messages_to_wait_on_for(url: str):
+    """Celery looks for its neighbours for a second when it starts; RabbitMQ may send heartbeats as often."""
+    with Connection(url, heartbeat=1) as connection:
+        connection.connect()
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=2.0)
+
+
+def test_publish_that_is_never_confirmed_is_repeated_over_another_connection(
+    rabbit: Rabbit, url: str, queue: kombu.Queue
+):
+    # Given a producer whose connection goes through something that swallows what it sends
+    way = Proxy(rabbit.port)
+    through = url.replace(str(rabbit.port), str(way.port))
+    with Connection(through, transport_options={"confirm_timeout": 0.5}) as connection:
+        producer = connection.Producer()
+        told = {"exchange": queue.exchange, "routing_key": "work", "declare": [queue]}
+        producer.publish("first", **told)
+        assert way.drop() > 0
+        # When it publishes, it hears nothing
+        with pytest.raises(RecoverableConnectionError, match="not confirmed"):
+            producer.publish("lost", **told)
+        # Then it is told so, or tries again where that is wanted
+        producer.publish("second", retry=True, retry_policy={"max_retries": 2}, **told)
+    way.close()
+    with Connection(url) as connection:
+        waiting = connection.SimpleQueue(queue)
+        assert [waiting.get(timeout=10).payload for _ in range(2)] == ["first", "second"]
 
 
 def bodies(messages: list[Any]) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -111,6 +112,23 @@ def test_what_a_killed_worker_ran_does_not_wait_out_the_confirmation(make_stage)
     took = eventually(first_start_after(stage.ledger, {key}, harm.at, elsewhere=victim.name)) - harm.at
     assert took < confirm_after
     stage.wait_ended([key])
+
+
+@pytest.mark.parametrize("how", ["lost", "closed"])
+def test_delayed_publish_over_a_connection_that_is_gone_makes_another_as_any_other_does(make_stage, how: str):
+    """Its way is made first, over the same connection. Celery drops a task whose retry cannot be published."""
+    # Given a producer with a connection, and workers
+    stage = make_stage()
+    stage.top_up(1)
+    stage.wait_ended(stage.publish("order", stage.names("soon-", 2), 0.0))
+    # When the connection is gone
+    with stage.probe.app.producer_pool.acquire() as producer:
+        if how == "lost":
+            producer.connection.connection.transport.sock.shutdown(socket.SHUT_RDWR)
+        else:
+            producer.connection._close()
+    # Then what is published next is accepted, and run
+    stage.wait_ended(stage.publish("order", stage.names("late-", 24), 0.0, countdown=1))
 
 
 def ready(stage: Scene, queue: str) -> int:
