@@ -11,9 +11,11 @@ import tempfile
 from dataclasses import fields
 from pathlib import Path
 
+from tests.chaos.ground import Ground
 from tests.chaos.plan import DECK, Plan, blows
 from tests.chaos.storm import DURABLE, storm
 from tests.chaos.verdict import Outcome
+from tests.support.rabbit import Rabbit, rabbit_is_here
 from tests.support.server import RedisServer, server_binary
 
 
@@ -29,16 +31,21 @@ def main() -> int:
         for blow in blows(plan):
             print(f"{blow.pause:5.2f} s later  {blow.kind:8} victim {blow.victim:.3f}  force {blow.force:.3f}")
         return 0
+    if options.broker == "rabbitmq" and not rabbit_is_here():
+        sys.exit("no rabbitmq-server here; tools/services.sh says what to install")
     folder = Path(tempfile.mkdtemp(prefix="ha-chaos-", dir=options.keep))
-    server, results = RedisServer(binary, *DURABLE), RedisServer(binary)
+    ground = Ground(RedisServer(binary, *DURABLE), RedisServer(binary))
     try:
-        outcome = storm(plan, server, results, folder, lambda line: print(line, file=sys.stderr, flush=True))
+        if options.broker == "rabbitmq":
+            ground.rabbit = Rabbit()
+            ground.rabbit.start()
+        outcome = storm(plan, ground, folder, lambda line: print(line, file=sys.stderr, flush=True))
     except BaseException:
         print(f"seed {seed}; ledger and logs are in {folder}", file=sys.stderr)
         raise
     finally:
-        server.close()
-        results.close()
+        for server in filter(None, (ground.store, ground.results, ground.rabbit)):
+            server.close()
     print(outcome.as_json() if options.json else summary(outcome))
     if outcome.held and options.keep is None:
         shutil.rmtree(folder)
@@ -67,6 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=6, help="workers at a time (6)")
     parser.add_argument("--ttl", type=float, default=2.5, help="lease TTL in seconds (2.5)")
     parser.add_argument("--rate", type=float, default=20.0, help="tasks published a second (20)")
+    parser.add_argument("--broker", choices=("redis", "rabbitmq"), default="redis", help="RabbitMQ: with a Redis store")
     parser.add_argument("--only", help=f"some kinds of blows: {','.join(DECK)} (all)")
     parser.add_argument("--plan", action="store_true", help="print the blows of the seed and deal none")
     parser.add_argument("--keep", type=Path, help="folder for ledger and logs, in a new folder of each round")

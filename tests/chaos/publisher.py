@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from amqp.exceptions import AMQPError
 from celery import chord
 from kombu.exceptions import OperationalError
 from redis import RedisError
@@ -22,7 +23,7 @@ HANG = 120.0
 #: Seconds to wait for one worker to say that it knows of a revocation.
 HEARD = 2.0
 #: How a server that is not there shows itself to a producer that has tried for long enough.
-AWAY = (OperationalError, RedisError)
+AWAY = (OperationalError, RedisError, AMQPError, OSError)
 
 
 class Publisher:

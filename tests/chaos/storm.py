@@ -16,11 +16,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from celery_ha.brokers.connect import redis_access
-from celery_ha.brokers.dead import DeadLetters
 from celery_ha.envelope import task_id
 from celery_ha.model import Failover
 from celery_ha.store.redis.records import load_failover
+from tests.chaos.ground import Ground
 from tests.chaos.mix import Published
 from tests.chaos.plan import Plan
 from tests.chaos.publisher import HANG, Publisher
@@ -29,12 +28,9 @@ from tests.chaos.verdict import Outcome, expected, judge_ledger, takeovers, unco
 from tests.support.fleet import eventually
 from tests.support.leaks import leaks
 from tests.support.scene import Scene, scene
-from tests.support.server import RedisServer
 
 #: The server forgets no write that it has confirmed, whenever it is killed.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
-#: Plain queues; what is left on a shard is missed as a task.
-QUEUES = ("celery", "reports")
 #: Attempts of a task; a good one is seldom cut off so often.
 MAX_DELIVERIES = 6
 CONF = {
@@ -48,52 +44,54 @@ CONF = {
 SEQUEL = 60.0
 
 
-def storm(
-    plan: Plan, server: RedisServer, results: RedisServer, folder: Path, tell: Callable[[str], None] = lambda line: None
-) -> Outcome:
+def storm(plan: Plan, ground: Ground, folder: Path, tell: Callable[[str], None] = lambda line: None) -> Outcome:
     """Run the plan; ledger and logs stay in the folder.
 
     Args:
         plan: what to do.
-        server: broker and store, used by nobody else, started with :data:`DURABLE`.
-        results: Celery's result backend. It is spared: Celery itself loses a chord whose backend fails while a part
-            is counted.
+        ground: the servers; a Redis was started with :data:`DURABLE`.
         folder: an empty one.
         tell: is told how far we are.
     """
-    settings = {"PROBE_PREFETCH": "4", "PROBE_CONF": json.dumps(CONF), "PYTHONFAULTHANDLER": "1"}
+    conf, broker = CONF, None
+    if ground.rabbit is not None:
+        conf, broker = {**CONF, "ha_store": ground.store.url}, ground.rabbit.url()
+    settings = {"PROBE_PREFETCH": "4", "PROBE_CONF": json.dumps(conf), "PYTHONFAULTHANDLER": "1"}
+    settings["PROBE_BACKEND"] = ground.results.url
     began = time.monotonic()
-    with scene(server, folder, ttl=plan.ttl, options=OPTIONS, PROBE_BACKEND=results.url, **settings) as made:
+    with scene(ground.store, folder, ttl=plan.ttl, broker=broker, options=OPTIONS, **settings) as made:
         made.top_up(plan.workers)
         tell(f"{plan.workers} workers are ready; seed {plan.seed}")
-        publisher, striker = Publisher(made, plan), Striker(made, plan, tell)
+        publisher, striker = Publisher(made, plan), Striker(made, ground, plan, tell)
         with publisher.at_work():
             striker.strike_all()
         tell(f"published {len(publisher.done.orders)}; waiting for the last of them")
-        stuck = _wait_until_quiet(made, publisher.done)
-        outcome = _judge(made, plan, publisher.done, striker)
+        stuck = _wait_until_quiet(made, ground, publisher.done)
+        outcome = _judge(made, ground, plan, publisher.done, striker)
         outcome.broken.leaks += stuck
         if stuck:
             _dump_stacks(made)
+        else:
+            outcome.broken.leaks += ground.unanswered(made)
         gc.collect()  # results unsubscribe when they go, while there is a backend
     outcome.seconds = round(time.monotonic() - began, 1)
     return outcome
 
 
-def _wait_until_quiet(made: Scene, done: Published) -> list[str]:
-    """As long as there is progress; what is not there then is lost. Returns what is left on the server."""
+def _wait_until_quiet(made: Scene, ground: Ground, done: Published) -> list[str]:
+    """As long as there is progress; what is not there then is lost. Returns what is left on the servers."""
     keys, seen, since = expected(done), -1, time.monotonic()
     due = max(done.due.values(), default=0.0)
     while time.monotonic() - since < HANG:
-        missing = len(made.ledger.missing(keys)) + made.waiting(*QUEUES) + made.in_flight()
+        missing = len(made.ledger.missing(keys)) + ground.left(made)
         if missing == 0 and time.time() > due:
             break
         if missing != seen:
             seen, since = missing, time.monotonic()
         time.sleep(0.2)
     else:
-        return [*_left_in_flight(made), *(f"{made.waiting(name)} in {name}" for name in QUEUES if made.waiting(name))]
-    made.wait_idle()
+        return [*ground.in_flight(made), *ground.waiting(made)]
+    ground.settle(made)
     return []
 
 
@@ -106,18 +104,7 @@ def _dump_stacks(made: Scene) -> None:
     time.sleep(1.0)
 
 
-def _left_in_flight(made: Scene) -> list[str]:
-    """Claims that nobody ends, each with the beginning of its record."""
-    flights = [(key, made.redis.hgetall(key)) for key in made.redis.scan_iter(f"{made.prefix}_ha:flight:*")]
-    open_ = {lease.decode() for lease in made.hash("leases")}
-    return [
-        f"{claim.decode()} ({'open' if key.decode().rpartition(':')[2] in open_ else 'closed'}): {record[:400]!r}"
-        for key, flight in flights
-        for claim, record in flight.items()
-    ]
-
-
-def _judge(made: Scene, plan: Plan, done: Published, striker: Striker) -> Outcome:
+def _judge(made: Scene, ground: Ground, plan: Plan, done: Published, striker: Striker) -> Outcome:
     outcome = Outcome(seed=plan.seed, blows=dict(striker.dealt))
     harms = unconfirmed(made.harms, striker.outages)
     judge_ledger(outcome, made.ledger, done, harms, striker.longest_stall, MAX_DELIVERIES)
@@ -125,7 +112,7 @@ def _judge(made: Scene, plan: Plan, done: Published, striker: Striker) -> Outcom
     took = takeovers(made.ledger, killed)
     if took:
         outcome.takeover_median, outcome.takeover_worst = round(statistics.median(took), 2), round(took[-1], 2)
-    _judge_letters(outcome, made, done, worn_out(made.ledger.by_key(), harms, MAX_DELIVERIES))
+    _judge_letters(outcome, made, ground, done, worn_out(made.ledger.by_key(), harms, MAX_DELIVERIES))
     failovers = [load_failover(entry) for entry in made.redis.lrange(f"{made.prefix}_ha:history", 0, -1)]
     outcome.failovers = len(failovers)
     told = {worker.name for worker in striker.told}  # one that goes while the server is away cannot say goodbye
@@ -137,11 +124,15 @@ def _judge(made: Scene, plan: Plan, done: Published, striker: Striker) -> Outcom
     return outcome
 
 
-def _judge_letters(outcome: Outcome, made: Scene, done: Published, worn: set[str]) -> None:
-    """Every poison task is a dead letter, told to have failed, and nothing else is one but what was as unlucky."""
+def _judge_letters(outcome: Outcome, made: Scene, ground: Ground, done: Published, worn: set[str]) -> None:
+    """Every poison task is a dead letter, told to have failed, and nothing else is one but what was as unlucky.
+
+    RabbitMQ has a second copy of one whose worker died between the first one and the end of the message.
+    """
     app = made.probe.app
-    letters = DeadLetters(redis_access(app).broker(timeout=5, dead_limit=10))
-    dead = [task_id(letter.claim.payload) for letter in letters]
+    dead = [task_id(letter.claim.payload) for letter in ground.letters(made)]
+    if ground.rabbit is not None:
+        dead = sorted(set(dead))
     poison = {done.ids[order.key]: order.key for order in done.of("poison")}
     known = {task: key for key, task in done.ids.items()}
     for task, key in poison.items():

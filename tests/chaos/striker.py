@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
+from tests.chaos.ground import Ground, Server, outage
 from tests.chaos.plan import Blow, Plan, blows
 from tests.chaos.publisher import HANG
 from tests.support.fleet import ROOT, Worker, eventually
@@ -26,25 +27,26 @@ class Striker:
     """Who is struck is chosen by the plan among those there are, so that a seed repeats as far as it can.
 
     Args:
-        made: the server and the fleet.
+        made: the store and the fleet.
+        ground: its servers.
         plan: what to do.
         tell: is told how far we are.
     """
 
-    def __init__(self, made: Scene, plan: Plan, tell: Callable[[str], None]) -> None:
+    def __init__(self, made: Scene, ground: Ground, plan: Plan, tell: Callable[[str], None]) -> None:
         self.dealt: Counter[str] = Counter()
         #: Workers that were asked to go, and those that never went.
         self.leaving: list[Worker] = []
         self.stayed: list[str] = []
         #: All that were ever told to go, in whatever way.
         self.told: list[Worker] = []
-        #: Seconds for which the server stood still, at the longest.
+        #: Seconds for which a server stood still, at the longest.
         self.longest_stall = 0.0
-        #: From when to when the server was away, wall clock; the last one may not be over.
+        #: From when to when a server was away, wall clock; the last one may not be over.
         self.outages: list[tuple[float, float]] = []
-        self._scene, self._plan, self._tell = made, plan, tell
+        self._scene, self._ground, self._plan, self._tell = made, ground, plan, tell
         self._frozen: list[tuple[float, Worker]] = []
-        self._stalled_until: float | None = None
+        self._stalled: list[tuple[float, Server]] = []
         self._drains: list[tuple[Worker, subprocess.Popen[bytes]]] = []
 
     def strike_all(self) -> None:
@@ -115,10 +117,11 @@ class Striker:
             if now >= until:
                 worker.send(signal.SIGCONT)
                 self._frozen.remove((until, worker))
-        if self._stalled_until is not None and now >= self._stalled_until:
-            self._scene.server.send(signal.SIGCONT)
-            self._stalled_until = None
-        return not self._frozen and self._stalled_until is None
+        for until, server in list(self._stalled):
+            if now >= until:
+                server.send(signal.SIGCONT)
+                self._stalled.remove((until, server))
+        return not self._frozen and not self._stalled
 
     # -- the blows --------------------------------------------------------------------------
 
@@ -180,24 +183,25 @@ class Striker:
                 self.dealt["drain refused"] += command.returncode != 0
 
     def _stall(self, blow: Blow) -> None:
-        """The server stands still; nothing that dies of it is excused."""
-        seconds = self._plan.ttl * (0.5 + 1.5 * blow.force)
-        self._log(blow, "the server")
-        self._scene.server.send(signal.SIGSTOP)
-        self._stalled_until = time.monotonic() + seconds
+        """A server stands still; nothing that dies of it is excused."""
+        seconds, server = self._plan.ttl * (0.5 + 1.5 * blow.force), self._server(blow)
+        self._stalled = [(until, other) for until, other in self._stalled if other is not server]
+        server.send(signal.SIGSTOP)
+        self._stalled.append((time.monotonic() + seconds, server))
         self.outages.append((time.time(), time.time() + seconds))
         self.longest_stall = max(self.longest_stall, seconds)
 
     def _restart(self, blow: Blow) -> None:
-        """The server is killed and comes back with every write that it has confirmed."""
-        self._log(blow, "the server")
-        server, began = self._scene.server, time.time()
-        server.send(signal.SIGKILL)
-        self._stalled_until = None
-        server.stop()
-        time.sleep(blow.force)
-        server.start()
-        self.outages.append((began, time.time()))
+        """A server is killed and comes back with every write that it has confirmed."""
+        server = self._server(blow)
+        self._stalled = [(until, other) for until, other in self._stalled if other is not server]
+        self.outages.append(outage(server, blow.force))
+
+    def _server(self, blow: Blow) -> Server:
+        servers = self._ground.servers
+        found = servers[int(blow.victim * len(servers))]
+        self._log(blow, type(found).__name__)
+        return found
 
     def _forget(self, victim: Worker) -> None:
         self._frozen = [(until, worker) for until, worker in self._frozen if worker is not victim]

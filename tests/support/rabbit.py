@@ -61,6 +61,11 @@ class Rabbit:
             )
         self._wait()
 
+    def send(self, signum: int) -> None:
+        """Signal it and all that it has started."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signum)
+
     def stop(self) -> None:
         """End it at once, as a power cut does; what it confirmed is on disk."""
         process, self._process = self._process, None
