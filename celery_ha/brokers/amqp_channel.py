@@ -244,7 +244,7 @@ class ClaimingChannel(pyamqp.Channel):
             self._consumers.renew()
         return ASK_AGAIN
 
-    def pay(self) -> None:
+    def pay(self, *, dead: bool = True) -> None:
         """Settle what has ended, and tell RabbitMQ; what the store does not answer for is told later."""
         intake, now = self.intake, time.monotonic()
         if intake is None or not self.is_open:
@@ -257,7 +257,7 @@ class ClaimingChannel(pyamqp.Channel):
             except StoreUnavailable as exc:
                 logger.warning("What has ended is told later: %s", exc)
                 self._quiet_until = now + STORE_AGAIN
-        self._answers.flush()
+        self._answers.flush(dead=dead)
 
     def rest(self) -> None:
         """No turns any more: RabbitMQ may close the connection before it hears of what ends now."""

@@ -65,13 +65,17 @@ class Answers:
                 plain = False
         return plain
 
-    def flush(self) -> None:
-        """Tell RabbitMQ what was settled in the store."""
-        settled, now = self._unacked.settled, []
+    def flush(self, *, dead: bool = True) -> None:
+        """Tell RabbitMQ what was settled in the store; dead letters only if that may wait for an answer."""
+        settled = self._unacked.settled
         if not settled:
             return
+        now: list[Settlement] = []
+        later: list[Settlement] = []
         while settled:
-            now.append(settled.popleft())
+            item = settled.popleft()
+            (now if dead or item.ending is not Ending.DEAD else later).append(item)
+        settled.extend(later)
         # The oldest first: what goes back to a quorum queue is delivered again in the order it came back.
         for item in sorted(now, key=lambda item: int(item.claim.rpartition(".")[2])):
             self._answer(item)

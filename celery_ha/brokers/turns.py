@@ -17,8 +17,8 @@ class Turning(Protocol):
     def turn(self) -> float | None:
         """Do it; returns seconds until there is more to do, None: whenever the loop turns again."""
 
-    def pay(self) -> None:
-        """Settle what has ended and say so."""
+    def pay(self, *, dead: bool = True) -> None:
+        """Settle what has ended and say so; ``dead``: publish dead letters too, which waits for an answer."""
 
     def rest(self) -> None:
         """Turns are over: what is settled from now on may never be said."""
@@ -90,7 +90,10 @@ class Turns:
     def wake(self) -> None:
         """Make the loop take another turn; from any thread. Its own takes one anyway."""
         if self._loop is None:
-            self.pay()  # green threads: there is no loop, and the next read may be seconds away
+            # Green threads: there is no loop, and the next read may be seconds away. But who reads here, in the
+            # middle of a task, may take in another one, and wait for a slot that is its own.
+            for channel in self._channels:
+                channel.pay(dead=False)
         elif threading.get_ident() != self._loop_thread:
             self.turn_again()
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
 from celery import current_app
-from celery.exceptions import Reject
+from celery.exceptions import Reject, WorkerShutdown, WorkerTerminate
 
 from celery_ha.locks.unique import HANDED_OVER, handed_over
 from celery_ha.worker.recount import count_again
+
+#: Whose exceptions end a greenlet, or say that its time is over.
+GREEN = ("gevent", "greenlet", "eventlet")
 
 
 class NotStarted(Reject):
@@ -32,7 +37,7 @@ def run(target: Callable[..., Any], *args: Any) -> Any:
     """
     if _may_run(args[0], args[2]):
         handed_over.set(False)
-        done = target(*args)
+        done = _contained(target, args)
         if handed_over.get() and isinstance(done[1], ExceptionInfo):
             setattr(getattr(done[1].exception, "exc", done[1].exception), HANDED_OVER, True)
         count_again(current_app, args[0], args[2])
@@ -41,6 +46,30 @@ def run(target: Callable[..., Any], *args: Any) -> Any:
         _refuse()
     except NotStarted:
         return 1, ExceptionInfo(), 0.0
+
+
+def _contained(target: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Run it; in the main process, what would end a child is a failure of the task, as the loss of its child is.
+
+    Celery's pools of threads and greenlets cannot tell of it: the task would take its slot for ever.
+    """
+    try:
+        return target(*args)
+    except (Exception, WorkerShutdown, WorkerTerminate):
+        raise
+    except BaseException as exc:
+        node = getattr(getattr(current_app, "ha", None), "node", None)
+        if node is None or node.pid != os.getpid() or type(exc).__module__.partition(".")[0] in GREEN:
+            raise
+        lost = exc
+    try:
+        _lose(lost)
+    except WorkerLostError:
+        return 1, ExceptionInfo(), 0.0
+
+
+def _lose(why: BaseException) -> None:
+    raise WorkerLostError(repr(why)) from why
 
 
 def _refuse() -> None:

@@ -49,6 +49,6 @@ def _is_there(pid: int) -> bool:
     """Whether a child lives, or nobody has noticed its death yet."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # a greenlet's number is too large for one of a process
         return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -73,6 +74,8 @@ class WorkerNode:
         teller: Teller | None = None,
     ) -> None:
         self.name = name
+        #: Of the main process.
+        self.pid = os.getpid()
         self.queues = queues
         self.config = config
         self.store = store

@@ -78,7 +78,8 @@ class Starts:
 
     def turn(self) -> None:
         """A slot may have become free; for whoever has to count them."""
-        if self._waiting:
+        # A start that is refused frees its slot in here.
+        while self._waiting and not self._asked and self._free(1):
             self._drain()
 
     def _drain(self) -> None:

@@ -7,6 +7,7 @@ import weakref
 from typing import Any
 
 from celery import bootsteps
+from celery.concurrency import solo, thread
 
 from celery_ha.errors import ConfigError, DuplicateNode
 from celery_ha.worker.banner import banner
@@ -25,6 +26,7 @@ class LeaseStep(bootsteps.StartStopStep):
     def create(self, w: Any) -> None:
         ha = w.app.ha
         try:
+            _refuse_to_grow(w)
             ha.open_node(w)
         except (ConfigError, DuplicateNode) as exc:
             raise SystemExit(f"celery_ha: {exc}") from exc
@@ -40,11 +42,21 @@ class LeaseStep(bootsteps.StartStopStep):
             w.extra_info = lambda: banner(ha) + (extra() or "")
 
 
+def _refuse_to_grow(w: Any) -> None:
+    """Celery would raise at each message that comes, which would be given up for it.
+
+    Raises:
+        ConfigError: the pool is to grow and cannot.
+    """
+    if w.autoscale and issubclass(w.pool_cls, (solo.TaskPool, thread.TaskPool)) and not hasattr(w.pool_cls, "grow"):
+        raise ConfigError(f"{w.pool_cls.__module__} cannot grow: give it a fixed size with -c instead of --autoscale")
+
+
 def _order_starts(w: Any, node: WorkerNode) -> None:
     """Put starts in their order, and give a pool that would queue what it cannot run no more than it can."""
     if w.pool_cls.__module__.endswith(".solo"):
         return  # whatever it is given has run when it returns
-    if getattr(w.pool_cls, "uses_semaphore", False):
+    if getattr(w.pool_cls, "uses_semaphore", False) and w.pool_putlocks:
         w._process_task = Starts(w._process_task, w.hub, node.claims, ahead=node.broker.asks)
         return
     slots = Slots(lambda: node.concurrency())  # noqa: PLW0108 - another one when there is a consumer

@@ -35,6 +35,20 @@ def test_killed_worker_of_any_pool_loses_nothing(make_scene: Callable[..., Scene
     assert scene.ledger.overlaps(scene.harms) == []
 
 
+@pytest.mark.parametrize("pool", [*POOLS, "prefork"])
+def test_task_that_would_end_its_process_takes_no_slot_with_it(make_scene: Callable[..., Scene], pool: str):
+    # Given a worker of this pool, and more tasks that raise SystemExit in their first attempt than it has slots
+    scene = make_scene(options=(*QUEUES, *POOLS.get(pool, ("-c", "2"))))
+    (worker,) = scene.top_up(1)
+    keys = scene.publish("fatal", scene.names("fatal-", 7), "leave", 1)
+    # Then each counts as an attempt, as if its process were gone, and all that is left to do is done
+    keys += scene.publish("work", scene.names("work-", 5), 0.01)
+    scene.wait_ended(keys)
+    scene.wait_idle()
+    assert worker.alive
+    assert scene.history() == []
+
+
 @pytest.mark.parametrize("pool", ["threads", "gevent"])
 def test_next_task_starts_as_soon_after_an_early_ack_as_after_a_late_one(
     make_scene: Callable[..., Scene], start_redis: Callable[..., RedisServer], pool: str

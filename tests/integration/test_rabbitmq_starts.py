@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from celery_ha.brokers.amqp_dead import DEAD_QUEUE
 from celery_ha.store.redis import RedisStore
 from tests.support.fleet import eventually
 from tests.support.rabbit import Rabbit
@@ -129,6 +130,21 @@ def test_delayed_publish_over_a_connection_that_is_gone_makes_another_as_any_oth
             producer.connection._close()
     # Then what is published next is accepted, and run
     stage.wait_ended(stage.publish("order", stage.names("late-", 24), 0.0, countdown=1))
+
+
+@pytest.mark.parametrize("pool", ["gevent", "threads", "prefork"])
+def test_dead_letters_keep_nothing_from_running(make_stage, pool: str):
+    """One is published over the consumer's connection, and who waits for its confirm takes in what comes."""
+    # Given a worker that holds more than it can run
+    stage = make_stage()
+    stage.options = ("-Q", "orders,celery", "-P", pool, "-c", "2", "--without-gossip", "--without-mingle")
+    stage.top_up(1)
+    # When many of its tasks are rejected
+    keys = stage.publish("refusing", stage.names("refusing-", 20), 0.02)
+    keys += stage.publish("work", stage.names("work-", 10), 0.02)
+    # Then all of them run, and are dead letters
+    stage.wait_ended(keys)
+    eventually(lambda: ready(stage, DEAD_QUEUE) == 20, why="dead letters")
 
 
 def ready(stage: Scene, queue: str) -> int:

@@ -156,6 +156,13 @@ def sole(self, key: object, name: object, seconds: float = 0.05, fate: str = "")
 
 
 @app.task(bind=True)
+def refusing(self, key: object, seconds: float = 0.05) -> None:
+    """Goes to the dead letters when it has run."""
+    _run(self, key, seconds)
+    raise Reject("told to", requeue=False)
+
+
+@app.task(bind=True)
 @unique_task("{name}", until="started")
 def waiting(self, key: object, name: object, seconds: float = 0.05) -> object:
     """One waiting for each name."""
@@ -274,6 +281,8 @@ def lose(task: Any, key: object, way: str) -> None:
         ctypes.string_at(0)
     if way == "oom":  # as the kernel does
         os.kill(os.getpid(), signal.SIGKILL)
+    if way == "leave":
+        raise SystemExit(9)
     if way == "main":
         os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
