@@ -25,6 +25,7 @@ from celery_ha.worker.reconnect import Reads, drop_waiting, finish_writes, watch
 from celery_ha.worker.revocations import Shared
 from celery_ha.worker.standby import Standby
 from celery_ha.worker.starts import Starts
+from celery_ha.worker.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class Consumer(consumer.Consumer):
     def _starts(self, what: str) -> Any:
         """Tell those who wait for their start, where somebody keeps them waiting."""
         starts = getattr(self.controller, "_process_task", None)
-        return getattr(starts, what)() if isinstance(starts, Starts) else None
+        return getattr(starts, what)() if isinstance(starts, (Starts, Waiting)) else None
 
     def _become_zombie(self) -> None:
         """Stop all that ran under the fenced lease, before anything touches the broker (rule 13).

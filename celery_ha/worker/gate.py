@@ -114,6 +114,7 @@ def gated(base: type[Request], gate: Gate) -> type[Request]:
             if gate.owns_timeout(self, soft=soft):
                 super().on_timeout(soft, timeout)
             gate.timed_out(self, soft=soft)
+            gate.slot_freed()
 
     return GatedRequest
 
@@ -179,6 +180,7 @@ class Gate:
     def slot_freed(self) -> None:
         """The loop may ask for more: a pool of threads ends its tasks elsewhere, and early acks wake nobody."""
         self._node.wake()
+        self._node.on_slot_freed()
 
     def give_back(self, request: Any) -> None:
         """To the front of its queue, as an attempt that did not start."""

@@ -87,6 +87,8 @@ class WorkerNode:
         self.wake: Callable[[], None] = lambda: None
         #: Runs a function on the main loop after some seconds.
         self.later: Callable[[float, Callable[[], None]], Any] = lambda _delay, call: call()
+        #: A slot of the pool has become free; from any thread.
+        self.on_slot_freed: Callable[[], None] = lambda: None
         #: Raises the prefetch count for one message that waits here without wanting a slot; what it
         #: returns lowers it again.
         self.lend: Callable[[], Callable[[], None]] = lambda: lambda: None

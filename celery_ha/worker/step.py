@@ -16,6 +16,7 @@ from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.quiet import quieten
 from celery_ha.worker.slots import Slots
 from celery_ha.worker.starts import Starts
+from celery_ha.worker.waiting import Waiting
 
 
 class LeaseStep(bootsteps.StartStopStep):
@@ -35,8 +36,7 @@ class LeaseStep(bootsteps.StartStopStep):
         os.register_at_fork(after_in_child=lambda: _drop(store()))
         os.register_at_fork(after_in_child=InheritedLocks().renew)
         quieten()
-        if w.hub is not None:
-            _order_starts(w, ha.node)
+        _order_starts(w, ha.node)
         extra = getattr(w, "extra_info", None)  # the program's, not that of an embedded worker
         if extra is not None:
             w.extra_info = lambda: banner(ha) + (extra() or "")
@@ -54,12 +54,17 @@ def _refuse_to_grow(w: Any) -> None:
 
 def _order_starts(w: Any, node: WorkerNode) -> None:
     """Put starts in their order, and give a pool that would queue what it cannot run no more than it can."""
-    if w.pool_cls.__module__.endswith(".solo"):
+    if issubclass(w.pool_cls, solo.TaskPool):
         return  # whatever it is given has run when it returns
     if getattr(w.pool_cls, "uses_semaphore", False) and w.pool_putlocks:
         w._process_task = Starts(w._process_task, w.hub, node.claims, ahead=node.broker.asks)
         return
     slots = Slots(lambda: node.concurrency())  # noqa: PLW0108 - another one when there is a consumer
+    if w.hub is None:
+        waiting = Waiting(w._process_task, slots, lambda seconds, call: node.later(seconds, call))  # noqa: PLW0108
+        w.process_task = w._process_task = waiting
+        node.on_slot_freed = waiting.freed
+        return
     starts = Starts(w._process_task, w.hub, node.claims, slots=slots, ahead=node.broker.asks)
     w.process_task = w._process_task = starts
     w.hub.on_tick.add(starts.turn)

@@ -8,6 +8,7 @@ from statistics import median
 
 import pytest
 
+from tests.support.fleet import eventually
 from tests.support.scene import Scene
 from tests.support.server import RedisServer
 
@@ -33,6 +34,23 @@ def test_killed_worker_of_any_pool_loses_nothing(make_scene: Callable[..., Scene
     # Then the other runs all that is left, one at a time what has one lock
     scene.settled(keys)
     assert scene.ledger.overlaps(scene.harms) == []
+
+
+@pytest.mark.parametrize("pool", ["threads", "gevent"])
+def test_what_is_due_and_has_no_slot_has_not_started(make_scene: Callable[..., Scene], pool: str):
+    # Given a worker that holds many tasks with an ETA, which come to be due at once
+    scene = make_scene(options=(*QUEUES, "-P", pool, "-c", "2"))
+    (victim,) = scene.top_up(1)
+    keys = scene.publish("work", scene.names("work-", 12), 3.0, countdown=2)
+    scene.wait_started(keys, 2)
+    # When it is killed
+    (other,) = [worker for worker in scene.top_up(2) if worker is not victim]
+    scene.kill(victim)
+    # Then only what ran is counted as an attempt
+    (recovered,) = eventually(scene.history)
+    assert recovered["recovered"]["restarted"] == 2
+    scene.settled(keys)
+    assert other.alive
 
 
 @pytest.mark.parametrize("pool", [*POOLS, "prefork"])

@@ -153,10 +153,11 @@ def ready(stage: Scene, queue: str) -> int:
         return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
 
 
-def test_what_waits_for_a_thread_has_not_started(make_stage):
-    # Given workers with threads, one of which runs as many tasks as it has of them, and holds more
+@pytest.mark.parametrize("pool", ["threads", "gevent", "prefork"])
+def test_what_waits_for_a_slot_has_not_started(make_stage, pool: str):
+    # Given workers, one of which runs as many tasks as it can, and holds more
     stage = make_stage()
-    stage.options = ("-Q", "orders,celery", "-P", "threads", "-c", "2", "--without-gossip", "--without-mingle")
+    stage.options = ("-Q", "orders,celery", "-P", pool, "-c", "2", "--without-gossip", "--without-mingle")
     (victim,) = stage.top_up(1)
     keys = stage.publish("work", stage.names("work-", 8), 3.0)
     stage.wait_started(keys, 2)

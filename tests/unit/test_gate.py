@@ -61,6 +61,9 @@ class Node:
     def wake(self) -> None:
         pass
 
+    def on_slot_freed(self) -> None:
+        pass
+
     def locks_ended(self, *what: str) -> None:
         self.freed.append(what)
 
