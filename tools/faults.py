@@ -41,7 +41,8 @@ SERVER, SENTINEL, OUTAGE = (
 )
 STUCK, DRILL = "integration/test_stuck.py", "integration/test_drill.py"
 LOCKS, NAMES, ROLLOUT = "integration/test_locks.py", "integration/test_names.py", "integration/test_rollout.py"
-CHORDS = "integration/test_chords.py"
+CHORDS, POOLS = "integration/test_chords.py", "integration/test_pools.py"
+STARTS = "integration/test_rabbitmq_starts.py"
 
 FENCED_PART = "test_part_that_wakes_up_fenced_neither_publishes_nor_fails_nor_cleans_what_its_other_attempt_needs"
 FROZEN_MASTER = "test_frozen_master_that_wakes_when_another_is_in_its_place_loses_nothing_that_was_replicated"
@@ -71,7 +72,14 @@ MATRIX: dict[str, dict[str, tuple[str, str]]] = {
     },
     "leader killed after each step of a recovery": dict.fromkeys(("G1", "G2", "G3"), CUT_OFF),
     "all workers killed": {"G1": (DEATH, "test_workers_started_after_all_were_killed_recover_everything")},
-    "worker of any pool killed": {"G1": ("integration/test_pools.py", "test_killed_worker_of_any_pool_loses_nothing")},
+    "worker of any pool killed": {
+        "G1": (POOLS, "test_killed_worker_of_any_pool_loses_nothing"),
+        "G7": (POOLS, "test_what_is_due_and_has_no_slot_has_not_started"),
+    },
+    "the same on RabbitMQ": {"G7": (STARTS, "test_what_waits_for_a_slot_has_not_started")},
+    "SystemExit in a thread or a greenlet": {
+        "G1": (POOLS, "test_task_that_would_end_its_process_takes_no_slot_with_it")
+    },
     "worker frozen": {
         "G1": (FREEZE, "test_frozen_worker_is_taken_over_and_starts_nothing_it_was_fenced_from"),
         "G2": (FREEZE, "test_frozen_worker_is_taken_over_and_starts_nothing_it_was_fenced_from"),
@@ -200,6 +208,20 @@ MATRIX: dict[str, dict[str, tuple[str, str]]] = {
         ("G1", "G2", "G3", "G5", "G6", "G7"),
         ("chaos/test_short_round.py", "test_every_fault_at_once_breaks_no_promise"),
     ),
+    "the same on RabbitMQ, which is struck too": dict.fromkeys(
+        ("G1", "G2", "G3", "G5", "G6", "G7"),
+        ("chaos/test_short_round.py", "test_every_fault_at_once_breaks_no_promise_on_rabbitmq"),
+    ),
+    "broker lost by one worker, whose store is another server": {
+        "G4": ("integration/test_share.py", "test_shards_of_a_worker_that_has_lost_the_broker_are_served_by_others"),
+        "G5": ("integration/test_share.py", "test_shards_of_a_worker_that_has_lost_the_broker_are_served_by_others"),
+    },
+    "connection lost right before a delayed publish, on RabbitMQ": {
+        "G1": (STARTS, "test_delayed_publish_over_a_connection_that_is_gone_makes_another_as_any_other_does"),
+    },
+    "confirm that never comes, on RabbitMQ": {
+        "G1": ("contract/test_amqp.py", "test_publish_that_is_never_confirmed_is_repeated_over_another_connection"),
+    },
     "consumer that hears nothing: poll, credit, subscription lost": {
         "G4": (STUCK, "test_deaf_consumer_connects_anew_and_what_runs_goes_on"),
         "G2": (STUCK, "test_deaf_consumer_connects_anew_and_what_runs_goes_on"),
