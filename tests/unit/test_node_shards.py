@@ -131,6 +131,7 @@ def test_a_node_that_leaves_takes_no_shards_whatever_else_happens(node: WorkerNo
 
 def test_shards_of_a_new_lease_come_when_it_consumes_again(node: WorkerNode) -> None:
     node.consume()
+    node.life.end()
     node.open()
     assert weight(node) == 0
 
