@@ -23,6 +23,7 @@ from celery_ha.worker.node import WorkerNode
 from celery_ha.worker.pool import GuardedPool
 from celery_ha.worker.reconnect import Reads, drop_waiting, finish_writes, watch_again
 from celery_ha.worker.revocations import Shared
+from celery_ha.worker.slots import slots_of
 from celery_ha.worker.standby import Standby
 from celery_ha.worker.starts import Starts
 from celery_ha.worker.waiting import Waiting
@@ -50,7 +51,7 @@ class Consumer(consumer.Consumer):
         self._reads: Reads | None = None
         self._told = False
         super().__init__(*args, **kwargs)
-        self.node.concurrency = lambda: int(self.pool.num_processes or 1)
+        self.node.concurrency = lambda: slots_of(self.pool)
         self.node.later = self.timer.call_after
         self.node.lend = self._lend
         self.node.claims.on_hopeless = lambda claim: condemn_unopened(self.node, self.app, claim)
@@ -182,7 +183,7 @@ class Consumer(consumer.Consumer):
     def _look_after_pool(self) -> None:
         self.pool.maintain_pool()
         active, signs = frozenset(map(claim_of, tuple(state.active_requests))), self.node.signs
-        if signs.pool(self.node.claims.given() - active, free=len(active) < (self.pool.num_processes or 1)):
+        if signs.pool(self.node.claims.given() - active, free=len(active) < slots_of(self.pool)):
             self.node.announcer.tell(news.WEDGED, reason="its pool has a free process and takes no task")
 
     # -- tasks ------------------------------------------------------------------------------

@@ -34,3 +34,8 @@ class Slots:
     def take(self, request: Any) -> None:
         """The pool is given this one."""
         self._given.append(request)
+
+
+def slots_of(pool: Any) -> int:
+    """How many tasks a pool runs at a time; Celery 5.6 takes for it what a pool of greenlets runs just now."""
+    return int((pool.limit if pool.is_green else pool.num_processes) or 1)
