@@ -76,10 +76,10 @@ class Turns:
         with suppress(OSError, IndexError):  # full: a wake-up is pending anyway; closed: nobody to wake
             self._sockets[1].send(b"\0")
 
-    def pay(self) -> None:
+    def pay(self, *, dead: bool = True) -> None:
         """Have every channel say what has ended, with no turn to come."""
         for channel in self._channels:
-            channel.pay()
+            channel.pay(dead=dead)
 
     def rest(self) -> None:
         """The loop will not turn any more; what ends from now on is said by :meth:`pay`, if at all."""
@@ -92,8 +92,7 @@ class Turns:
         if self._loop is None:
             # Green threads: there is no loop, and the next read may be seconds away. But who reads here, in the
             # middle of a task, may take in another one, and wait for a slot that is its own.
-            for channel in self._channels:
-                channel.pay(dead=False)
+            self.pay(dead=False)
         elif threading.get_ident() != self._loop_thread:
             self.turn_again()
 

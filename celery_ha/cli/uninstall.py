@@ -20,9 +20,7 @@ def uninstall(desk: Desk, *, gone: bool, yes: bool) -> Answer:
     All workers must have been stopped; plain ones may be started afterwards. Dead letters stay. Dying midway
     leaves each message in one place: run it again.
     """
-    running = sorted(
-        each.name for each in desk.standings() if each.queues and each.state in ("live", "connecting", "draining")
-    )
+    running = sorted(each.name for each in desk.standings() if each.queues and each.state not in ("cut off", "fenced"))
     if running and not gone:
         raise click.ClickException(f"stop these workers first: {', '.join(running)}")
     sure("Give back all that dead workers hold, and merge the shards?", yes=yes)

@@ -17,6 +17,9 @@ from celery_ha.worker.shards import owned_shards, standby_shards, widened
 class Share:
     """Of one node, through all its leases. The loop changes it, any thread may ask.
 
+    **Failure:** dying while others have not heard of a change leaves the shards where the store last said, until the
+    lease is given up or the node, alive, sees itself listed otherwise and says it again.
+
     Args:
         name: Celery node name.
         weight: its concurrency.

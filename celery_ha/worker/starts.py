@@ -41,6 +41,9 @@ class Marking(Protocol):
 class Starts:
     """Stands in for ``WorkController._process_task``, and for its ``process_task`` where that does not wait for a slot.
 
+    **Failure:** what waits here has not started, whatever becomes of this process (rule 15); of what was asked for,
+    see :meth:`celery_ha.worker.custody.Custody.ask`.
+
     Args:
         process: the worker's own.
         hub: the worker's loop.

@@ -17,7 +17,12 @@ LOOK_EVERY = 1.0
 
 
 class Waiting:
-    """Stands in for ``WorkController.process_task``. Between its own calls no other greenlet has a turn.
+    """Stands in for ``WorkController.process_task``.
+
+    Another greenlet may come in here while a start is asked for; a request takes its slot before that.
+
+    **Failure:** what waits here is not marked as started: dying leaves it to recovery as what was merely prefetched. A
+    request that cannot be processed raises, and the others have their turn at the next look.
 
     Args:
         process: the worker's own.
@@ -36,10 +41,10 @@ class Waiting:
 
     def __call__(self, request: Any) -> None:
         self._waiting.append(request)
-        self._drain()
-        if self._waiting and not self._looks:
-            self._looks = True
-            self._later(LOOK_EVERY, self._look)
+        try:
+            self._drain()
+        finally:
+            self._look_later()
 
     def freed(self) -> None:
         """A slot is free, or will be in a moment."""
@@ -55,9 +60,15 @@ class Waiting:
         """What waits is given back."""
 
     def _look(self) -> None:
-        self._drain()
-        self._looks = bool(self._waiting)
-        if self._looks:
+        self._looks = False
+        try:
+            self._drain()
+        finally:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        if self._waiting and not self._looks:
+            self._looks = True
             self._later(LOOK_EVERY, self._look)
 
     def _drain(self) -> None:

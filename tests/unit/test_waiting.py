@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from celery.worker import state
 
 from celery_ha.worker.slots import Slots
@@ -69,3 +70,17 @@ def test_after_a_reconnect_what_waited_is_not_run() -> None:
     state.reserved_requests.clear()
     stage.go_on()
     assert stage.ran == kept[:2]
+
+
+def test_request_that_cannot_be_processed_keeps_nobody_from_the_slots() -> None:
+    stage = Stage()
+    first, *_ = kept = stage.want(4)
+    process, stage.waiting._process = stage.waiting._process, lambda _request: 1 / 0
+    state.reserved_requests.discard(first)
+    with pytest.raises(ZeroDivisionError):
+        stage.go_on()
+    stage.waiting._process = process
+    state.reserved_requests.discard(kept[1])
+    state.reserved_requests.discard(kept[2])
+    stage.go_on()
+    assert stage.ran == [kept[0], kept[1], kept[3]]
