@@ -208,6 +208,10 @@ MATRIX: dict[str, dict[str, tuple[str, str]]] = {
         ("G1", "G2", "G3", "G5", "G6", "G7"),
         ("chaos/test_short_round.py", "test_every_fault_at_once_breaks_no_promise"),
     ),
+    "the same on RabbitMQ, which is struck too": dict.fromkeys(
+        ("G1", "G2", "G3", "G5", "G6", "G7"),
+        ("chaos/test_short_round.py", "test_every_fault_at_once_breaks_no_promise_on_rabbitmq"),
+    ),
     "broker lost by one worker, whose store is another server": {
         "G4": ("integration/test_share.py", "test_shards_of_a_worker_that_has_lost_the_broker_are_served_by_others"),
         "G5": ("integration/test_share.py", "test_shards_of_a_worker_that_has_lost_the_broker_are_served_by_others"),

@@ -170,7 +170,7 @@ class Consumer(consumer.Consumer):
         if self._reads is not None:
             self._reads.resume(hub)
         for seconds in LISTENS_AFTER:
-            hub.call_later(seconds, self._revoked.read)
+            hub.call_later(seconds, self._revoked.read_again)
         if self._reaping is not None:
             self._reaping.cancel()
         self._reaping = hub.call_repeatedly(REAP_EVERY, self._look_after_pool)

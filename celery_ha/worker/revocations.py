@@ -6,25 +6,24 @@ cut off or started without mingle misses them, and when the last worker dies the
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from celery.worker import state
+from celery.worker.control import Panel
 
 from celery_ha.errors import StoreUnavailable
 from celery_ha.store.base import Revocations
 
-logger = logging.getLogger(__name__)
-
 
 class Shared:
-    """Stands in for ``update`` of Celery's set of revoked tasks, which its control command calls.
+    """Stands in for ``update`` of Celery's set of revoked tasks, and for the control command that calls it.
 
     Args:
         revocations: the store.
         insist: makes a call soon, and again until the store answers.
         revoked: the set.
+        commands: Celery's control commands.
     """
 
     def __init__(
@@ -32,26 +31,59 @@ class Shared:
         revocations: Revocations,
         insist: Callable[[Callable[[], object]], None],
         revoked: Any = state.revoked,
+        commands: dict[str, Any] = Panel.data,
     ) -> None:
         self._revocations = revocations
         self._insist = insist
-        self._revoked = revoked
         self._update = revoked.update
+        self._revoke = commands["revoke"]
+        self._away = ""
         revoked.update = self.update
+        commands["revoke"] = self.revoke
 
     def update(self, other: Iterable[str]) -> None:
-        """Revoke tasks, here and for all who come later."""
+        """Revoke tasks, here and for all who come later.
+
+        **If the worker dies** before the store has answered, those who come later do not know.
+        """
         other = list(other)
         self._update(other)
-        if other:
-            self._insist(lambda: self._revocations.remember(other, state.REVOKE_EXPIRES))
+        if not other:
+            return
+
+        def remember() -> None:
+            self._revocations.remember(other, state.REVOKE_EXPIRES)
+
+        try:
+            remember()
+        except StoreUnavailable as exc:
+            self._away = str(exc) or "the store does not answer"
+            self._insist(remember)
+
+    def revoke(self, *args: Any, **kwargs: Any) -> Any:
+        """Celery's command ``revoke``.
+
+        Returns:
+            Its reply; an error if the store did not answer: this worker has revoked the tasks and goes on telling the
+            store, but if it dies before, nobody knows. Whoever is told ``ok`` may rely on it.
+        """
+        self._away = ""
+        reply = self._revoke(*args, **kwargs)
+        if not self._away:
+            return reply
+        return {"error": f"Revoked here, but not kept for workers that come later: {self._away}. Revoke again."}
 
     def read(self) -> None:
         """Learn what was revoked while we did not listen; before consuming starts.
 
-        **Failure:** a store that does not answer leaves it to mingle, as ever.
+        Raises:
+            StoreUnavailable: what may not run is not known.
         """
+        self._update(self._revocations.current())
+
+    def read_again(self) -> None:
+        """The same, later, and until the store answers."""
         try:
-            self._update(self._revocations.current())
-        except StoreUnavailable as exc:
-            logger.warning("Could not learn which tasks were revoked: %s", exc)
+            self.read()
+        except StoreUnavailable:
+            self._insist(self.read)

@@ -93,5 +93,6 @@ class Publisher:
             heard = self._probe.app.control.revoke(task, reply=True, limit=1, timeout=HEARD)
         except AWAY:
             return
-        if heard and time.time() < self.done.due[what.key] - HEARD:
+        kept = any("ok" in reply for told in heard or () for reply in told.values())
+        if kept and time.time() < self.done.due[what.key] - HEARD:
             self.done.revoked.add(what.key)

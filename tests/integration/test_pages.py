@@ -106,7 +106,11 @@ def test_quickstart(desk: Desk):
     orders = None
     for command in typed:
         if command.endswith("ha status"):
-            eventually(lambda: len(desk.ask("status")["nodes"]) == 2, every=0.1, why="two nodes")
+            eventually(
+                lambda: [node["state"] for node in desk.ask("status")["nodes"]] == ["live"] * 2,
+                every=0.1,
+                why="two nodes that consume",
+            )
             assert "leader: w" in desk.run(command)
         elif command.endswith("ha top"):
             assert "nodes: 2 live" in desk.run(f"{command} --count 1")

@@ -19,7 +19,37 @@ class Revoked:
     """Celery's set."""
 
     def __init__(self) -> None:
-        self.update = lambda _ids: None
+        self.ids: set[str] = set()
+        self.update = self.ids.update
+
+
+class Moody:
+    """A store that answers or does not."""
+
+    def __init__(self, *known: str) -> None:
+        self.away = False
+        self.known = set(known)
+
+    def remember(self, tasks: list[str], _seconds: float) -> None:
+        self.known.update(tasks) if not self.away else self._refuse()
+
+    def current(self) -> set[str]:
+        return self.known if not self.away else self._refuse()
+
+    def _refuse(self) -> Any:
+        raise StoreUnavailable("no answer")
+
+
+def share(store: Any, insist: Any) -> tuple[Shared, Revoked, dict[str, Any]]:
+    """A worker's set, and its commands."""
+    revoked = Revoked()
+
+    def revoke(_state: object, task_id: str, **_options: object) -> dict[str, str]:
+        revoked.update([task_id])
+        return {"ok": f"tasks {task_id} flagged as revoked"}
+
+    commands: dict[str, Any] = {"revoke": revoke}
+    return Shared(store, insist, revoked, commands), revoked, commands
 
 
 def test_revocation_told_while_the_store_was_away_outlives_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +65,7 @@ def test_revocation_told_while_the_store_was_away_outlives_the_lease(monkeypatch
         kept.set()
 
     store: Any = SimpleNamespace(remember=remember)
-    shared = Shared(store, lambda call: WorkerNode.insist_for_good(node, call), Revoked())
+    shared, *_ = share(store, lambda call: WorkerNode.insist_for_good(node, call))
     shared.update(["a"])
     assert asked.wait(10)
     # When it is back, and the worker goes on under another lease
@@ -59,3 +89,37 @@ def test_worker_that_has_said_goodbye_insists_on_nothing(monkeypatch: pytest.Mon
     node._life = None
     node.aside.finish(10)
     assert all(call.done() for call in node.aside._calls)
+
+
+def test_who_revokes_is_told_whether_those_who_come_later_know() -> None:
+    # Given a worker that may die at any moment after its answer
+    store, owed = Moody(), []
+    _, revoked, commands = share(store, owed.append)
+    # When it confirms a revocation, the store has it
+    assert commands["revoke"](None, task_id="a") == {"ok": "tasks a flagged as revoked"}
+    assert (store.known, owed) == ({"a"}, [])
+    # And if the store does not answer, the worker says so, keeps its word and goes on trying
+    store.away = True
+    assert "not kept" in commands["revoke"](None, task_id="b")["error"]
+    assert revoked.ids == {"a", "b"}
+    store.away = False
+    for call in owed:
+        call()
+    assert store.known == {"a", "b"}
+    # And the next one is confirmed again
+    assert "ok" in commands["revoke"](None, task_id="c")
+
+
+def test_worker_does_not_consume_before_it_knows_what_is_revoked() -> None:
+    store, owed = Moody("a"), []
+    shared, revoked, _ = share(store, owed.append)
+    store.away = True
+    with pytest.raises(StoreUnavailable):
+        shared.read()
+    # And what it may have missed since, it asks for until the store answers
+    shared.read_again()
+    store.away = False
+    assert not revoked.ids
+    for call in owed:
+        call()
+    assert revoked.ids == {"a"}
