@@ -155,6 +155,20 @@ class Ledger:
                 if self._owed.get(item.claim) is item:
                     del self._owed[item.claim]
 
+    def unanswered(self, sent: Iterable[Settlement]) -> None:
+        """No answer came: the broker may carry it out now, or when it wakes up, or never.
+
+        For an ending that is all one: it is told again. A deferral that is carried out later unmarks an attempt that
+        runs by then, so such a claim never starts: it goes back, and comes under another one.
+        """
+        with self._mutex:
+            for item in sent:
+                if item.ending is Ending.DEFER and self._owed.get(item.claim) is item:
+                    self._held.pop(item.claim, None)
+                    self._claims.pop(item.claim, None)
+                    self._running.discard(item.claim)
+                    self._owe(Settlement(item.claim, Ending.RELEASE))
+
     def strangers(self, held: Iterable[str]) -> tuple[str, ...]:
         """Claims the broker holds for us that we do not know: their delivery was lost on the way."""
         with self._mutex:

@@ -75,7 +75,9 @@ class Custody:
 
         :meth:`start` sees them after :meth:`answered`.
 
-        What may not start any more is not asked for, and :meth:`start` refuses it.
+        What may not start any more is not asked for, and :meth:`start` refuses it. Nor is what was marked, waits after
+        all, and is still to be unmarked: told again on another connection, that would undo the mark of what runs.
+        :meth:`start` tells it and has its answer.
 
         Returns:
             What can be read from when the answer is there; None: nothing was asked.
@@ -87,8 +89,11 @@ class Custody:
         if life is None or not life.keeper.trusted:
             return None
         ledger = life.ledger
-        wanted = [claim for claim in claims if self.holds(claim) and not ledger.started(claim)]
-        owed = ledger.owed()
+        deferred = {item.claim for item in ledger.deferrals()}
+        wanted = [
+            claim for claim in claims if self.holds(claim) and not ledger.started(claim) and claim not in deferred
+        ]
+        owed = ledger.endings()
         try:
             by = self._broker.ask(ledger.lease, wanted, owed) if wanted else None
         except StoreUnavailable as exc:
@@ -179,6 +184,7 @@ class Custody:
             with self._reaching():
                 granted = self._broker.start(ledger.lease, claim, settle=owed)
         except StoreUnavailable as exc:
+            ledger.unanswered(owed)
             self._unanswered(life, (claim,), exc)
             return False
         if granted:

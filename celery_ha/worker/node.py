@@ -295,7 +295,14 @@ class WorkerNode:
 
     def settle(self, owed: tuple[Settlement, ...]) -> bool:
         with self._reaching():
-            return self.broker.settle(self.lease, owed)
+            return self._settle(self.ledger, owed)
+
+    def _settle(self, ledger: Ledger, owed: tuple[Settlement, ...]) -> bool:
+        try:
+            return self.broker.settle(ledger.lease, owed)
+        except StoreUnavailable:
+            ledger.unanswered(owed)
+            raise
 
     def stock_due(self, now: float) -> bool:
         return self.stock.due(now)
@@ -455,5 +462,5 @@ class WorkerNode:
     def _pay(self) -> None:
         ledger = self.ledger
         owed = ledger.owed()
-        if owed and self.broker.settle(ledger.lease, owed):
+        if owed and self._settle(ledger, owed):
             ledger.confirmed(owed)

@@ -38,4 +38,7 @@ class Slots:
 
 def slots_of(pool: Any) -> int:
     """How many tasks a pool runs at a time; Celery 5.6 takes for it what a pool of greenlets runs just now."""
-    return int((pool.limit if pool.is_green else pool.num_processes) or 1)
+    try:
+        return int((pool.limit if pool.is_green else pool.num_processes) or 1)
+    except AttributeError:  # a prefork pool that is closed, while timers still go off
+        return 0

@@ -1,7 +1,8 @@
-"""What becomes of a message whose place in a lock's line is not known."""
+"""What becomes of a message whose place in a lock's line is not known, and of a mark that is taken back."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from celery_ha.brokers.ledger import Ledger
 from celery_ha.config import Config
 from celery_ha.errors import StoreError, StoreUnavailable
-from celery_ha.model import Claim, Ending, Parked
+from celery_ha.model import Claim, Ending, Parked, Settlement
 from celery_ha.worker.custody import Custody
 from celery_ha.worker.stock import Stock
 
@@ -56,3 +57,52 @@ def test_what_is_in_line_or_elsewhere_is_nobodys_here(answer: Parked) -> None:
     assert not ledger.owes
     assert not ledger.holds(CLAIM)
     assert not custody.stock.standing_by
+
+
+class Record:
+    """The broker's record of marks; what it is asked without waiting is carried out when the answer is read."""
+
+    def __init__(self) -> None:
+        self.marked: set[str] = set()
+        self._question: tuple[Sequence[str], Sequence[Settlement]] = (), ()
+
+    def settle(self, _lease: str, settle: Sequence[Settlement]) -> bool:
+        self.marked -= {item.claim for item in settle}
+        return True
+
+    def start(self, lease: str, claim: str, *, settle: Sequence[Settlement] = ()) -> bool:
+        self.settle(lease, settle)
+        self.marked.add(claim)
+        return True
+
+    def ask(self, lease: str, claims: Sequence[str], settle: Sequence[Settlement]) -> Any:
+        self._question = claims, settle
+        return self
+
+    def answer(self) -> dict[str, bool]:
+        claims, settle = self._question
+        return {claim: self.start("L", claim, settle=settle) for claim in claims}
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["first", "while it is asked for"])
+def test_what_was_marked_and_waits_after_all_runs_under_a_mark(told: bool) -> None:
+    # Given an attempt that was marked when it was opened, and waits for its turn
+    ledger, record = Ledger("L"), Record()
+    ledger.took([Claim(CLAIM, "q", b"{}"), Claim("L.2", "q", b"{}")])
+    life: Any = SimpleNamespace(keeper=SimpleNamespace(trusted=True), ledger=ledger, fenced=False, refused=lambda: None)
+    custody = Custody(lambda: life, record, Stock(), nullcontext, Config())  # type: ignore[arg-type]
+    assert custody.mark(CLAIM)
+    ledger.defer(CLAIM)
+    # When it is its turn, and its channel tells what is owed in any order with that
+    custody.ask([CLAIM, "L.2"])
+    if told:
+        owed = ledger.owed()
+        record.settle("L", owed)
+        ledger.confirmed(owed)
+    custody.answered()
+    assert custody.start(CLAIM)
+    assert custody.start("L.2")
+    owed = ledger.owed()
+    record.settle("L", owed)
+    # Then its body runs under a mark (rule 1)
+    assert record.marked == {CLAIM, "L.2"}

@@ -104,3 +104,26 @@ def test_a_look_at_what_came_since_the_last_misses_nothing() -> None:
     assert ledger.since(looked) == ((), looked)
     # Nor does who counted under another lease break anything
     assert ledger.since(looked + 1) == ((), looked)
+
+
+def test_attempt_that_may_be_unmarked_at_any_later_time_never_starts() -> None:
+    # Given a marked attempt that waits after all, and one that has come to its end
+    ledger = ledger_with(claim(1, started=True), claim(2, started=True))
+    ledger.defer("L.1")
+    ledger.end("L.2", Ending.ACK)
+    # When the broker is told and does not answer
+    ledger.unanswered(ledger.owed())
+    # Then the first goes back, uncounted, and the end of the other is told again
+    assert not ledger.run("L.1")
+    owed = {item.claim: item for item in ledger.owed()}
+    assert (owed["L.1"].ending, owed["L.1"].payload) == (Ending.RELEASE, None)
+    assert owed["L.2"].ending is Ending.ACK
+
+
+def test_deferral_that_was_answered_meanwhile_stays() -> None:
+    ledger = ledger_with(claim(1, started=True))
+    ledger.defer("L.1")
+    sent = ledger.owed()
+    ledger.confirmed(sent)
+    ledger.unanswered(sent)
+    assert ledger.run("L.1")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from celery.concurrency import prefork, solo, thread
 from celery.worker import state
 
-from celery_ha.worker.slots import Slots
+from celery_ha.worker.slots import Slots, slots_of
 from celery_ha.worker.waiting import LOOK_EVERY, Waiting
 
 
@@ -84,3 +85,9 @@ def test_request_that_cannot_be_processed_keeps_nobody_from_the_slots() -> None:
     state.reserved_requests.discard(kept[2])
     stage.go_on()
     assert stage.ran == [kept[0], kept[1], kept[3]]
+
+
+@pytest.mark.parametrize(("pool", "slots"), [(solo.TaskPool, 1), (thread.TaskPool, 3), (prefork.TaskPool, 0)])
+def test_pool_that_is_not_there_has_no_slots(pool: type, slots: int) -> None:
+    # Prefork knows its size from its processes; timers of the loop go off after they have been ended
+    assert slots_of(pool(1 if pool is solo.TaskPool else 3)) == slots
