@@ -98,7 +98,8 @@ class ClaimingChannel(pyamqp.Channel):
                 RabbitMQ has the message, the second one is dropped (rule 14).
         """
         within = kwargs.get("confirm_timeout") or kwargs.get("timeout")
-        within = within or self.connection.client.transport_options.get("confirm_timeout", CONFIRMED_WITHIN)
+        if not within and self.connection is not None:  # without one, py-amqp says so
+            within = self.connection.client.transport_options.get("confirm_timeout", CONFIRMED_WITHIN)
         try:
             return super().basic_publish_confirm(*args, **{**kwargs, "confirm_timeout": within})
         except TimeoutError:

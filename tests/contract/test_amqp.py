@@ -170,6 +170,19 @@ def test_publish_that_is_never_confirmed_is_repeated_over_another_connection(
         assert [waiting.get(timeout=10).payload for _ in range(2)] == ["first", "second"]
 
 
+def test_publish_on_a_channel_whose_connection_is_gone_is_one_to_be_retried(url: str, queue: kombu.Queue):
+    with Connection(url) as connection:
+        producer = connection.Producer()
+        told = {"exchange": queue.exchange, "routing_key": "work", "declare": [queue]}
+        producer.publish("first", **told)
+        connection.transport.close_connection(connection.connection)
+        with pytest.raises(RecoverableConnectionError):
+            producer.publish("refused", exchange=queue.exchange, routing_key="work")
+        producer.publish("second", retry=True, retry_policy={"max_retries": 2}, **told)
+        waiting = connection.SimpleQueue(queue)
+        assert [waiting.get(timeout=10).payload for _ in range(2)] == ["first", "second"]
+
+
 def bodies(messages: list[Any]) -> list[Any]:
     return [message.decode() for message in messages]
 
