@@ -48,22 +48,29 @@ class Script:
         """The command to send on a connection that the caller reads by himself."""
         return ("EVALSHA", self.sha, len(keys), *keys, *args)
 
+    def whole(self, keys: list[str], args: list[Any]) -> tuple[Any, ...]:
+        """The same, with the text for a server that does not know the script: after this it does.
+
+        One command, since a server that forgot it once may forget it again between two.
+        """
+        return ("EVAL", self.text, len(keys), *keys, *args)
+
     def packed(self, keys: list[str], args: list[Any]) -> bytes:
         """The same as the bytes to send; redis-py takes four times as long to make them."""
         return pack(self.command(keys, args))
 
     def __call__(self, client: Any, keys: list[str], args: list[Any]) -> Any:
-        """Run it, loading it first if the server does not know it (a restart, SCRIPT FLUSH).
+        """Run it, by its text if the server does not know it (a restart, SCRIPT FLUSH).
 
         An unknown script has run nothing, so repeating is safe.
         """
         try:
             return client.execute_command(*self.command(keys, args))
         except NoScriptError:
-            self.load(client)
-            return client.execute_command(*self.command(keys, args))
+            return client.execute_command(*self.whole(keys, args))
 
     def load(self, client: Any) -> None:
+        """Make it known, for a caller that asks again whatever happens."""
         client.execute_command("SCRIPT LOAD", self.text)
 
 

@@ -248,6 +248,9 @@ class Custody:
         except (StoreUnavailable, StoreError) as exc:
             logger.warning("Could not have claim %s wait for the lock %r: %s", claim, lock, exc)
             parked = Parked.DUE
+        except Exception:  # whatever it was: a message that stands by is looked for by nobody else
+            logger.exception("Could not have claim %s wait for the lock %r", claim, lock)
+            parked = Parked.DUE
         if parked is Parked.DUE:
             self.give_back(claim)
             return

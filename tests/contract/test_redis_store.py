@@ -11,6 +11,10 @@ import threading
 import pytest
 import redis
 
+from celery_ha.attempts.base import Attempt, Started
+from celery_ha.attempts.redis import RedisAttempts
+from celery_ha.brokers.layout import Layout
+from celery_ha.brokers.redis import RedisBroker
 from celery_ha.errors import ConfigError, SchemaError, StoreError, StoreUnavailable
 from celery_ha.model import Holder, LeaseState, Node, Verdict
 from celery_ha.store.redis import RedisStore
@@ -50,6 +54,40 @@ def test_a_flushed_script_is_loaded_again(store, admin):
     admin.script_flush()
 
     assert store.leases.renew("a").state is LeaseState.OPEN
+
+
+def test_server_that_forgets_its_scripts_all_the_time_does_what_it_is_told(redis_server, admin, monkeypatch):
+    """Between a LOAD and an EVALSHA it may forget again: a task failed with "No matching script"."""
+    store = RedisStore(redis_server.url, timeout=1.0)
+    broker = RedisBroker(Forgetful.from_url(redis_server.url), Layout())
+    exchange = link_module.Link._exchange
+
+    def forget_first(link, commands):
+        admin.script_flush()
+        return exchange(link, commands)
+
+    monkeypatch.setattr(link_module.Link, "_exchange", forget_first)
+    store.leases.open(Node("a", "a@host"))
+    holder = Holder("a", "a.1", "task")
+    token = store.locks.acquire("lock", holder, limit=1, inherit=60.0).token
+    assert store.locks.release("lock", holder, token)
+    assert store.leases.renew("a").state is LeaseState.OPEN
+    question = RedisAttempts(store).question()
+    question.ask("a", [Attempt("a.1", "message", "task", "orders")], ())
+    admin.script_flush()
+    assert question.answer() == [Started.YES]
+    question.close()
+    assert broker.join("a")
+    assert broker.settle("a", ())
+    store.close()
+
+
+class Forgetful(redis.Redis):
+    """A client of a server that forgets its scripts before every command."""
+
+    def execute_command(self, *args, **options):
+        super().execute_command("SCRIPT FLUSH")
+        return super().execute_command(*args, **options)
 
 
 def test_a_full_server_fences_nobody(store, admin):

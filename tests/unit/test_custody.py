@@ -44,7 +44,7 @@ def parked(answer: Parked | Exception) -> tuple[Custody, Ledger]:
     return custody, ledger
 
 
-@pytest.mark.parametrize("answer", [Parked.DUE, StoreUnavailable("away"), StoreError("refused")])
+@pytest.mark.parametrize("answer", [Parked.DUE, StoreUnavailable("away"), StoreError("refused"), RuntimeError("a bug")])
 def test_what_may_not_be_in_line_goes_back_to_its_queue(answer: Parked | Exception) -> None:
     custody, ledger = parked(answer)
     assert [(item.claim, item.ending) for item in ledger.owed()] == [(CLAIM, Ending.RELEASE)]

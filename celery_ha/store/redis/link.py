@@ -92,7 +92,7 @@ class Link:
         return replies
 
     def run_script(self, name: str, *arguments: object, keys: tuple[str, ...] = ()) -> Any:
-        """Run ``lua/<name>.lua``, loading it if the server does not know it yet.
+        """Run ``lua/<name>.lua``, by its text if the server does not know it yet.
 
         Args:
             name: the script.
@@ -103,16 +103,14 @@ class Link:
             StoreUnavailable: no reply in time; the script may have run.
             StoreError: the script failed.
         """
-        lua = _script(name)
-        command = lua.command([self.prefix, *keys], list(arguments))
+        lua, every, args = _script(name), [self.prefix, *keys], list(arguments)
         with self._held():
             try:
-                return self.call(command)[0]
+                return self.call(lua.command(every, args))[0]
             except StoreError as error:
                 if not isinstance(error.__cause__, NoScriptError):
                     raise
-            self.call(("SCRIPT", "LOAD", lua.text))
-            return self.call(command)[0]
+            return self.call(lua.whole(every, args))[0]
 
     def ask_script(self, name: str, *arguments: object) -> Readable:
         """Send a script and do not wait: :meth:`read_script` must be the next call.
@@ -127,7 +125,8 @@ class Link:
         with self._held():
             if self._connection is None:
                 self._connect()
-            connection: Any = self._send([self._asked_command()])
+            lua, args = self._asked
+            connection: Any = self._send([lua.command([self.prefix], args)])
             return cast("Readable", connection._sock)  # noqa: SLF001 - redis-py has no other way to it
 
     def read_script(self) -> Any:
@@ -140,15 +139,11 @@ class Link:
         with self._held():
             (reply,) = self._receive(1)
             if isinstance(reply, NoScriptError):
-                self.call(("SCRIPT", "LOAD", self._asked[0].text))
-                return self.call(self._asked_command())[0]
+                lua, args = self._asked
+                return self.call(lua.whole([self.prefix], args))[0]
             if isinstance(reply, ResponseError):
                 raise self._refusal(reply)
             return reply
-
-    def _asked_command(self) -> Command:
-        lua, arguments = self._asked
-        return lua.command([self.prefix], arguments)
 
     def drop_if_closed(self) -> None:
         """Notice that the server closed an idle connection, before a call is lost on it."""
