@@ -13,8 +13,11 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
+
+from celery_ha.forks import HANDSHAKES
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +90,8 @@ class Management:
     def _http(self, method: str, path: str) -> bytes:
         headers = {"Authorization": self._login, "X-Reason": "celery_ha: the lease was fenced"}
         request = urllib.request.Request(self.where + path, method=method, headers=headers)  # noqa: S310 - http(s), by its setting
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
+        made = HANDSHAKES.making() if self.where.startswith("https:") else nullcontext()
+        with made, urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
             body: bytes = answer.read()
             return body
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from time import monotonic
 from typing import Any
 
@@ -11,12 +12,17 @@ from celery_ha.brokers.amqp_channel import ClaimingChannel
 from celery_ha.brokers.amqp_management import LEASE_PROPERTY
 from celery_ha.brokers.amqp_socket import BufferedTransport
 from celery_ha.brokers.turns import Turns
+from celery_ha.forks import HANDSHAKES
 
 
 class ClaimingConnection(pyamqp.Connection):
     """A connection of such channels."""
 
     Channel = ClaimingChannel
+
+    def connect(self, *args: Any, **options: Any) -> Any:
+        with HANDSHAKES.making() if self.ssl else nullcontext():
+            return super().connect(*args, **options)
 
     def Transport(self, host: str, connect_timeout: float | None, ssl: Any = False, *args: Any, **options: Any) -> Any:  # noqa: FBT002, N802
         """Py-amqp's, with a buffer, where it is not TLS that has its own."""

@@ -13,6 +13,7 @@ from kombu.utils.json import dumps
 
 from celery_ha.brokers.layout import BELL_TTL, Layout
 from celery_ha.brokers.redis import PUBLISH, publish_command
+from celery_ha.forks import minding_forks
 
 #: Channels of this process, for the sake of the children it forks.
 _ALIVE: WeakSet[RingingChannel] = WeakSet()
@@ -33,6 +34,8 @@ os.register_at_fork(after_in_child=_in_child)
 
 class RingingChannel(redis.Channel):
     """A kombu Redis channel whose publishes wake an idle node at once."""
+
+    connection_class_ssl = minding_forks(redis.Channel.connection_class_ssl)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._raw: Any = None

@@ -30,6 +30,7 @@ from celery_ha.brokers.qos import ClaimQoS
 from celery_ha.brokers.redis import CLAIM, claim_command, read_batch
 from celery_ha.brokers.suspects import Suspects
 from celery_ha.errors import StoreUnavailable
+from celery_ha.forks import minding_forks
 from celery_ha.lua import not_now
 from celery_ha.model import Batch, Claim, Ending
 
@@ -338,6 +339,8 @@ class ClaimingTransport(redis.Transport):
 
 class ClaimingSentinelChannel(ClaimingChannel, redis.SentinelChannel):
     """A claiming channel on the master that Sentinel names."""
+
+    connection_class_ssl = minding_forks(redis.SentinelChannel.connection_class_ssl)
 
 
 class ClaimingSentinelTransport(redis.SentinelTransport):

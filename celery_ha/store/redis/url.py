@@ -14,6 +14,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from celery_ha.errors import ConfigError
+from celery_ha.forks import minding_forks
 
 
 class Wire(Protocol):
@@ -99,7 +100,8 @@ def _dial_kwargs(connection_class: type[Any], kwargs: Mapping[str, Any], timeout
         connection_class(**settings)  # connects to nothing yet
     except TypeError as error:
         raise ConfigError(f"the store URL has an option that cannot be used: {error}") from error
-    return Dial(lambda: connection_class(**settings))
+    wire = minding_forks(connection_class)
+    return Dial(lambda: wire(**settings))
 
 
 def _dial_pool(pool: ConnectionPool, timeout: float) -> Dial:
@@ -108,9 +110,11 @@ def _dial_pool(pool: ConnectionPool, timeout: float) -> Dial:
     own = {key: value for key, value in pool.connection_kwargs.items() if not key.startswith(upkeep)}
     settings = {**own, **_ours(timeout)}
 
-    def dial() -> Wire:
-        # Through the pool, to keep it alive: a sentinel connection knows it by a weak reference only.
-        connection: Wire = pool.connection_class(**settings)
+    wire = minding_forks(pool.connection_class)
+
+    def dial(_alive: object = pool) -> Wire:
+        # A sentinel connection knows its pool by a weak reference only.
+        connection: Wire = wire(**settings)
         return connection
 
     return Dial(dial, sentinel=isinstance(pool, SentinelConnectionPool))

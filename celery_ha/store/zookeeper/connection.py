@@ -5,17 +5,18 @@ from __future__ import annotations
 import atexit
 import re
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException
-from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
 from kazoo.protocol.connection import ConnectionHandler
 from kazoo.protocol.serialization import Connect
 from kazoo.retry import KazooRetry
 from kazoo.security import make_acl, make_digest_acl
 
+from celery_ha.forks import HANDSHAKES
 from celery_ha.store.zookeeper.url import Address, client_settings
 
 _MILLI = 1000
@@ -38,6 +39,14 @@ class Handler(ConnectionHandler):
         return answer
 
 
+class Threads(SequentialThreadingHandler):
+    """kazoo's own threads; a fork waits for their TLS connections."""
+
+    def create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        with HANDSHAKES.making() if kwargs.get("use_ssl") else nullcontext():
+            return super().create_connection(*args, **kwargs)
+
+
 def make_client(address: Address, session_timeout: float) -> KazooClient:
     """A client that is not started yet.
 
@@ -54,6 +63,7 @@ def make_client(address: Address, session_timeout: float) -> KazooClient:
         ]
     client = KazooClient(
         timeout=session_timeout,
+        handler=Threads(),
         connection_retry=KazooRetry(max_tries=-1, delay=FIRST_RETRY, backoff=2, max_delay=LONGEST_RETRY),
         **settings,
     )
