@@ -16,6 +16,10 @@ class Keeping(Protocol):
     #: Attempts that may start before a message is given up.
     max_deliveries: int
 
+    @property
+    def asking(self) -> bool:
+        """Whether attempts may be marked whose answer is not here yet."""
+
     def mark(self, claim: str) -> bool:
         """Have the broker mark its attempt started; False: it is not ours (any more)."""
 

@@ -47,9 +47,9 @@ class Suspects:
         return True
 
     def open_next(self, intake: Intake) -> None:
-        """Open suspects, one by one, as long as nothing runs."""
+        """Open suspects, one by one, as long as nothing runs, or may be marked already."""
         ledger = intake.ledger
-        while self._aside and intake.batch_limit and not ledger.running():
+        while self._aside and intake.batch_limit and not (ledger.running() or intake.claims.asking):
             claim = self._aside.popleft()
             if not intake.claims.mark(claim.id):
                 continue  # somebody else's by now, or given back

@@ -56,6 +56,7 @@ class Consumer(consumer.Consumer):
         self.node.lend = self._lend
         self.node.claims.on_hopeless = lambda claim: condemn_unopened(self.node, self.app, claim)
         self.node.stock.live = lambda: frozenset(map(claim_of, (*state.reserved_requests, *state.active_requests)))
+        self.node.stock.credit = self._give_credit_back
         ttl, broker = self.node.config.dead_letters_ttl, self.node.broker
         if ttl and isinstance(broker, RedisBroker):
             dead = DeadLetters(broker)
@@ -221,6 +222,11 @@ class Consumer(consumer.Consumer):
         qos.increment_eventually()
         return qos.decrement_eventually  # type: ignore[no-any-return]
 
+    def _give_credit_back(self, claim: str) -> None:
+        """Of a message that no request answers for any more; on the loop."""
+        if self.task_consumer is not None:
+            self.task_consumer.channel.qos.drop(claim)
+
     def _limit_task(self, request: Any, bucket: Any, tokens: float) -> Any:
         """A rate limit makes it wait: it asks again before it starts."""
         self.node.claims.defer(claim_of(request))
@@ -343,6 +349,7 @@ class Consumer(consumer.Consumer):
     def shutdown(self) -> None:
         """The pool is gone: say goodbye before the connection goes."""
         self.perform_pending_operations()
+        self._revoked.close()
         self.node.close()
         self._say("pay")
         super().shutdown()

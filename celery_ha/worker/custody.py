@@ -103,6 +103,11 @@ class Custody:
             self._asked = life, tuple(wanted), owed
         return by
 
+    @property
+    def asking(self) -> bool:
+        """Whether an answer to :meth:`ask` is still to come."""
+        return self._asked is not None
+
     def answered(self) -> None:
         """Read the answer to :meth:`ask`, waiting for it if it is not there.
 

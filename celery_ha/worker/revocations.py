@@ -35,11 +35,14 @@ class Shared:
     ) -> None:
         self._revocations = revocations
         self._insist = insist
-        self._update = revoked.update
-        self._revoke = commands["revoke"]
+        self._revoked, self._commands = revoked, commands
+        self._update, self._revoke = revoked.update, commands["revoke"]
         self._away = ""
-        revoked.update = self.update
-        commands["revoke"] = self.revoke
+        revoked.update, commands["revoke"] = self.update, self.revoke
+
+    def close(self) -> None:
+        """Celery's own again: another worker of this process has another store."""
+        self._revoked.update, self._commands["revoke"] = self._update, self._revoke
 
     def update(self, other: Iterable[str]) -> None:
         """Revoke tasks, here and for all who come later.

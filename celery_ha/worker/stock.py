@@ -23,6 +23,8 @@ class Stock:
     def __init__(self) -> None:
         #: Claims of all requests that Celery still knows.
         self.live: Callable[[], frozenset[str]] = frozenset
+        #: Gives back the credit that a claim took.
+        self.credit: Callable[[str], None] = lambda _claim: None
         #: What else is to be done now and then.
         self.tidy: Callable[[], None] = lambda: None
         #: Claims that wait for a lock or a rate limit, known to no request in a pool.
@@ -67,4 +69,5 @@ class Stock:
         for claim in sorted(orphans & self._orphans):
             logger.error("Giving back message %s, whose request came to no end", claim)
             ledger.end(claim, Ending.RELEASE)
+            self.credit(claim)
         self._orphans = orphans

@@ -195,6 +195,7 @@ class AmqpHands(Keeper):
         return self
 
     max_deliveries = 3
+    asking = False
 
     def mark(self, claim: str) -> bool:
         return self.broker.start(self.lease, claim) and self.ledger.mark(claim)

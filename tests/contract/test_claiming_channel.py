@@ -35,7 +35,7 @@ class Intake:
         self.broker = broker
         self.ledger = Ledger(LEASE)
         self.reception = SimpleNamespace(serve=lambda _queues: None)
-        self.claims = SimpleNamespace(max_deliveries=3)
+        self.claims = SimpleNamespace(max_deliveries=3, asking=False)
 
     def free_slots(self) -> int:
         return 2

@@ -123,3 +123,13 @@ def test_worker_does_not_consume_before_it_knows_what_is_revoked() -> None:
     for call in owed:
         call()
     assert revoked.ids == {"a"}
+
+
+def test_next_worker_of_a_process_has_a_store_of_its_own() -> None:
+    revoked, first, second = Revoked(), Moody(), Moody()
+    commands: dict[str, Any] = {"revoke": lambda _state, task_id: {"ok": revoked.update([task_id])}}
+    Shared(first, lambda _call: None, revoked, commands).close()
+    Shared(second, lambda _call: None, revoked, commands)
+    first.away = True
+    assert "ok" in commands["revoke"](None, task_id="a")
+    assert (first.known, second.known, revoked.ids) == (set(), {"a"}, {"a"})

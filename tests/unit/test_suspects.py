@@ -17,6 +17,7 @@ class Keeping:
     ledger: Ledger
     max_deliveries: int = 3
     condemned: list[Claim] = field(default_factory=list)
+    asking: bool = False
 
     def mark(self, claim: str) -> bool:
         return self.ledger.mark(claim)
@@ -69,6 +70,18 @@ def test_suspect_is_not_opened_while_another_task_runs(node: Node, suspects: Sus
     node.ledger.end(other.id, Ending.ACK)
     suspects.open_next(node)
     assert (opened, bool(suspects)) == ([suspect], False)
+
+
+def test_suspect_is_not_opened_while_others_may_be_marked(node: Node, suspects: Suspects, opened: list[Claim]) -> None:
+    """They would count, were they to die with it."""
+    suspects.take(node, node.claim(1, ha_unstarted=3))
+    node.claims.asking = True
+    suspects.open_next(node)
+    assert not opened
+    # When the answer is there
+    node.claims.asking = False
+    suspects.open_next(node)
+    assert [claim.id for claim in opened] == ["L.1"]
 
 
 def test_suspect_is_marked_started_before_it_is_opened(node: Node) -> None:
