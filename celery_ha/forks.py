@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from redis.connection import SSLConnection
 
-#: Seconds that a fork waits, holding up new connections. What takes longer waits for the network, which needs no lock.
+#: Seconds after its beginning for which a fork waits for a connection. What takes longer waits for the network, which
+#: needs no lock; so one that hangs costs no more than this, however many forks there are.
 PATIENCE = 1.0
 
 
@@ -29,43 +31,50 @@ class Handshakes:
 
     def _begin(self) -> None:
         self._changed = threading.Condition(threading.Lock())
-        self._makers: dict[int, int] = {}
+        #: Since when.
+        self._makers: dict[int, float] = {}
         #: Threads that are about to fork.
-        self._forks = 0
+        self._forks: set[int] = set()
 
     @contextmanager
     def making(self) -> Iterator[None]:
-        """Around making one."""
+        """Around making one; within another one it is a part of that."""
         # Whoever forks in here goes on with these in the child as well.
         changed, makers, me = self._changed, self._makers, threading.get_ident()
+        if me in makers:
+            yield
+            return
         with changed:
-            changed.wait_for(lambda: not self._forks or me in makers)
-            makers[me] = makers.get(me, 0) + 1
+            changed.wait_for(lambda: not self._forks, PATIENCE)
+            makers[me] = time.monotonic()
         try:
             yield
         finally:
             with changed:
-                makers[me] -= 1
-                if not makers[me]:
-                    del makers[me]
+                del makers[me]
                 changed.notify_all()
 
     def before_fork(self) -> None:
         """Wait for those of other threads, at most :data:`PATIENCE`; nobody begins one until the fork is over."""
         me = threading.get_ident()
         self._changed.acquire()
-        self._forks += 1
-        self._changed.wait_for(lambda: not self._makers.keys() - {me}, PATIENCE)
+        self._forks.add(me)
+        while (until := max((since for maker, since in self._makers.items() if maker != me), default=0.0)) and (
+            left := until + PATIENCE - time.monotonic()
+        ) > 0:
+            self._changed.wait(left)
 
     def after_fork(self) -> None:
         """In the parent: they may begin again."""
-        self._forks -= 1
-        self._changed.notify_all()
-        self._changed.release()
+        self._forks.discard(threading.get_ident())
+        with suppress(RuntimeError):  # it was never taken: what is asked before a fork may be interrupted
+            self._changed.notify_all()
+            self._changed.release()
 
     def after_fork_in_child(self) -> None:
         """There is one thread here, and nothing is being made."""
-        self._changed.release()
+        with suppress(RuntimeError):
+            self._changed.release()
         self._begin()
 
 
@@ -85,8 +94,12 @@ def minding_forks(connection: type[Any]) -> type[Any]:
     class Minding(connection):
         __doc__ = connection.__doc__
 
-        def connect(self) -> Any:
+        def connect(self) -> Any:  # Sentinel is asked in here
             with HANDSHAKES.making():
                 return super().connect()
+
+        def _connect(self) -> Any:  # all that a repeated command calls
+            with HANDSHAKES.making():
+                return super()._connect()
 
     return Minding

@@ -18,6 +18,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
+from amqp import spec
 from amqp.exceptions import RecoverableConnectionError
 from kombu.transport import pyamqp
 
@@ -71,6 +72,8 @@ class ClaimingChannel(pyamqp.Channel):
         self._acked_at = 0.0
         #: Changes of the ledger that were looked at, and whether they are more than acks.
         self._seen, self._urgent = 0, False
+        #: Why RabbitMQ has closed it.
+        self._closed = ""
         self.qos = Endings(lambda: self._ledger)
 
     # -- publishing -------------------------------------------------------------------------
@@ -201,6 +204,22 @@ class ClaimingChannel(pyamqp.Channel):
             delivery.headers[UNSTARTED] = delivery.unstarted = max(0, delivery.returns - earlier.count)
         return True
 
+    def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> Any:
+        """RabbitMQ closes it, say because a delivery has not been acknowledged for half an hour (``consumer_timeout``).
+
+        For py-amqp that is nothing to come back from: it opens the channel again, though not for old deliveries, and
+        Celery's worker ends. It is no worse than a lost connection: what runs goes on under its lease.
+
+        Raises:
+            RecoverableConnectionError: here, and at the next turn, if this one is lost on the way.
+        """
+        if self.intake is None or self.is_closing or self.connection.is_closing:
+            return super()._on_close(reply_code, reply_text, class_id, method_id)
+        self.send_method(spec.Channel.CloseOk)
+        self.is_open = False
+        self._closed = f"RabbitMQ closed the channel that is consumed by: {reply_code} {reply_text}"
+        raise RecoverableConnectionError(self._closed)
+
     # -- ending -----------------------------------------------------------------------------
 
     def basic_ack(self, delivery_tag: Any, multiple: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
@@ -218,7 +237,10 @@ class ClaimingChannel(pyamqp.Channel):
 
         Raises:
             Fenced: the lease is fenced.
+            RecoverableConnectionError: RabbitMQ has closed the channel.
         """
+        if self._closed:
+            raise RecoverableConnectionError(self._closed)
         intake = self.intake
         if intake is None or not self.is_open:
             return None
@@ -261,8 +283,19 @@ class ClaimingChannel(pyamqp.Channel):
         self._answers.flush(dead=dead)
 
     def rest(self) -> None:
-        """No turns any more: RabbitMQ may close the connection before it hears of what ends now."""
+        """No turns any more: RabbitMQ may close the connection before it hears of what ends now.
+
+        What waits for the end of another's attempt waits in its queue, not for the last task of a worker that leaves.
+        """
         self.attended = False
+        if self.intake is None or not self.is_open:
+            return
+        unacked = self._broker.unacked
+        for claim in tuple(unacked.aside):
+            delivery = unacked.get(claim)
+            if delivery is not None and delivery.channel is self:
+                unacked.settled.append(Settlement(claim, Ending.RELEASE))
+        self._answers.flush(dead=False)
 
     def _settle(self, intake: Intake, now: float) -> None:
         if intake.stock_due(now):
@@ -276,13 +309,13 @@ class ClaimingChannel(pyamqp.Channel):
         if not self._urgent and self.attended and now < self._acked_at + LAZY:
             return  # the next start carries them, or a later turn
         self._acked_at = now
-        owed = ledger.owed()
-        if intake.settle(owed):
-            ledger.confirmed(owed)
-            self._urgent = False
-        else:
-            self._quiet_until = now + STORE_AGAIN
-            intake.refused()
+        with ledger.telling() as owed:
+            if intake.settle(owed):
+                ledger.confirmed(owed)
+                self._urgent = False
+            else:
+                self._quiet_until = now + STORE_AGAIN
+                intake.refused()
 
     def _ask_again(self) -> bool:
         """Returns whether anything came of it."""

@@ -8,7 +8,8 @@ here only after the broker confirmed it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 from celery_ha.envelope import redelivered
@@ -30,6 +31,7 @@ class Ledger:
         self.lease = lease
         self._on_owed = on_owed
         self._mutex = threading.Lock()
+        self._telling = threading.Lock()
         self._held: dict[str, bool] = {}
         self._claims: dict[str, Claim] = {}
         self._running: set[str] = set()
@@ -58,6 +60,7 @@ class Ledger:
             if claim not in self._held:
                 return False
             self._held[claim] = True
+            self._keep_mark(claim)
             return True
 
     def run(self, claim: str) -> bool:
@@ -67,7 +70,14 @@ class Ledger:
                 return False
             self._held[claim] = True
             self._running.add(claim)
+            self._keep_mark(claim)
             return True
+
+    def _keep_mark(self, claim: str) -> None:
+        """It starts after all: there is nothing to defer any more."""
+        owed = self._owed.get(claim)
+        if owed is not None and owed.ending is Ending.DEFER:
+            del self._owed[claim]
 
     def running(self) -> frozenset[str]:
         """Held claims that the gate has let through."""
@@ -135,6 +145,24 @@ class Ledger:
     def owed(self) -> tuple[Settlement, ...]:
         """What to send: newest claim first, so that what goes back ends up in its old order."""
         return self._newest_first(lambda _item: True)
+
+    @contextmanager
+    def telling(self, *, deferrals: bool = False) -> Iterator[tuple[Settlement, ...]]:
+        """What to send in a call that has its answer before this is left, together with a start or not.
+
+        Where several call at once (greenlets; a thread, while the worker leaves), only one at a time tells of
+        deferrals: another one could tell the same once more after the attempt has started.
+
+        Args:
+            deferrals: only those.
+        """
+        what = self.deferrals if deferrals else self.owed
+        found = what()
+        if not any(item.ending is Ending.DEFER for item in found):
+            yield found
+            return
+        with self._telling:
+            yield what()
 
     def endings(self) -> tuple[Settlement, ...]:
         """What a command may carry that nobody waits for: an ending changes nothing, however late it arrives."""

@@ -307,13 +307,13 @@ class ClaimingChannel(RingingChannel):
         try:
             if not under_way:
                 intake.between_claims()
-            owed = ledger.deferrals() if under_way else ledger.owed()
-            open_ = not owed or intake.settle(owed)
+            with ledger.telling(deferrals=under_way) as owed:
+                open_ = not owed or intake.settle(owed)
+                if open_:
+                    ledger.confirmed(owed)
         except StoreUnavailable as exc:
             raise ConnectionError(str(exc)) from exc  # what a worker reconnects for
-        if open_:
-            ledger.confirmed(owed)
-        else:
+        if not open_:
             self._quiet_until = monotonic() + SCAN_BUSY
             intake.refused()
 

@@ -78,14 +78,13 @@ class Consumer(consumer.Consumer):
             if self.node.fenced:
                 self._become_zombie()
             self.node.ensure_open()
+            self._revoked.read()  # a store that is away is found before there is a connection
             connection = super().connect()
-            connection.intake = self.node
-            connection.dead_letters_max = self.node.config.dead_letters_max
-            self._cycle = connection.transport.cycle
-            self.node.wake = self._cycle.wake
-            self.node.reconnected()
-            self._declare_shards(connection)
-            self._revoked.read()
+            try:
+                self._take_up(connection)
+            except BaseException:
+                ignore_errors(connection, connection.close)  # the loop knows it already, and would keep it
+                raise
         except StoreUnavailable as exc:
             raise ConnectionError(str(exc)) from exc  # Celery tries again
         self._tell_of_priorities(connection)
@@ -94,6 +93,16 @@ class Consumer(consumer.Consumer):
         self._reads = self._reads or Reads(self.pool)
         self.node.signs.show(connected=True)
         return connection
+
+    def _take_up(self, connection: Any) -> None:
+        """Consume by it, under the lease there is, knowing what is revoked."""
+        connection.intake = self.node
+        connection.dead_letters_max = self.node.config.dead_letters_max
+        self._cycle = connection.transport.cycle
+        self.node.wake = self._cycle.wake
+        self.node.reconnected()
+        self._declare_shards(connection)
+        self._revoked.read()
 
     def _tell_of_priorities(self, connection: Any) -> None:
         """Once: what RabbitMQ makes of them."""
@@ -182,6 +191,10 @@ class Consumer(consumer.Consumer):
         super().on_ready()
 
     def _look_after_pool(self) -> None:
+        self._revoked.learn()
+        starts = self.controller._process_task
+        if isinstance(starts, Starts):
+            starts.look(self.node.config.store_timeout)
         self.pool.maintain_pool()
         active, signs = frozenset(map(claim_of, tuple(state.active_requests))), self.node.signs
         if signs.pool(self.node.claims.given() - active, free=len(active) < slots_of(self.pool)):

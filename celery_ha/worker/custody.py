@@ -184,19 +184,19 @@ class Custody:
 
     def _ask(self, life: Life, claim: str) -> bool:
         ledger = life.ledger
-        owed = ledger.owed()
-        try:
-            with self._reaching():
-                granted = self._broker.start(ledger.lease, claim, settle=owed)
-        except StoreUnavailable as exc:
-            ledger.unanswered(owed)
-            self._unanswered(life, (claim,), exc)
-            return False
-        if granted:
-            ledger.confirmed(owed)
-        else:
-            ledger.forget(claim)
-            life.refused()
+        with ledger.telling() as owed:
+            try:
+                with self._reaching():
+                    granted = self._broker.start(ledger.lease, claim, settle=owed)
+            except StoreUnavailable as exc:
+                ledger.unanswered(owed)
+                self._unanswered(life, (claim,), exc)
+                return False
+            if granted:
+                ledger.confirmed(owed)
+            else:
+                ledger.forget(claim)
+                life.refused()
         return granted
 
     def given(self) -> frozenset[str]:

@@ -231,6 +231,8 @@ class Gate:
         if isinstance(exc, Ignore) or (isinstance(exc, Reject) and not exc.requeue):
             if not getattr(exc, HANDED_OVER, False):
                 self.ended_untold(request)
+        elif isinstance(exc, Reject):  # it wants to run again: no attempt that never came to its end
+            self._node.claims.give_back(claim_of(request))
         elif isinstance(exc, (WorkerLostError, SystemExit)):
             return count_late(self._node, request, leave=self.leave)
         elif isinstance(exc, TypeError) and (reason := misfit(request)):

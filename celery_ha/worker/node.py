@@ -194,8 +194,8 @@ class WorkerNode:
 
         A claim sent just before may still be carried out, so it looks again a little later.
         """
-        self.aside.run(self._settle_up)
-        timer = threading.Timer(SOON, lambda: self.aside.run(self._settle_up))
+        self.insist(self._settle_up)
+        timer = threading.Timer(SOON, lambda: self.insist(self._settle_up))
         timer.daemon = True
         timer.start()
 
@@ -461,6 +461,6 @@ class WorkerNode:
 
     def _pay(self) -> None:
         ledger = self.ledger
-        owed = ledger.owed()
-        if owed and self._settle(ledger, owed):
-            ledger.confirmed(owed)
+        with ledger.telling() as owed:
+            if owed and self._settle(ledger, owed):
+                ledger.confirmed(owed)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
+from time import monotonic
 from typing import Any, Protocol
 
 from celery_ha.model import Readable
@@ -70,6 +71,7 @@ class Starts:
         #: Asked for, and what the loop waits for then.
         self._asked: tuple[Any, ...] = ()
         self._by: Readable | None = None
+        self._asked_at = 0.0
 
     def __call__(self, request: Any) -> None:
         if not self._waiting and not self._asked and self._claims.marked(claim_of(request)) and self._free(1):
@@ -116,7 +118,7 @@ class Starts:
         by = self._claims.ask([claim_of(request) for request in asked])
         if by is None:
             return False
-        self._asked = asked
+        self._asked, self._asked_at = asked, monotonic()
         for _ in asked:
             self._waiting.popleft()
         # Not by its number: the one of a lost connection may be the next one's.
@@ -124,6 +126,15 @@ class Starts:
             self._by = by
             self._hub.add_reader(by.fileno(), self._hear)
         return True
+
+    def look(self, within: float) -> None:
+        """Now and then: hear an answer that is overdue. A server that hangs, or is cut off, makes nothing readable.
+
+        Args:
+            within: seconds for which an answer may take; to read it may take as long again, before it fails.
+        """
+        if self._asked and monotonic() - self._asked_at > within:
+            self._hear()
 
     def _hear(self) -> None:
         """The answer is there, or none will come."""

@@ -50,9 +50,10 @@ class Stock:
         Raises:
             StoreUnavailable: the broker was not reached.
         """
-        self.again(EVERY)
+        self.again(SOON)  # if nobody answers
         self.tidy()
         lost = ledger.strangers(held())
+        self.again(EVERY)
         if lost:
             logger.warning("Giving back %d messages whose delivery was lost on the way", len(lost))
             ledger.adopt(lost)

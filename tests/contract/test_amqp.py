@@ -67,8 +67,8 @@ class Consumer:
         self.connection.intake = self
         channel = self.connection.default_channel
         channel.basic_qos(0, credit, False)
-        consumer = kombu.Consumer(channel, [self._queue(channel)], on_message=self.got.append)
-        consumer.consume()
+        self.consumer = kombu.Consumer(channel, [self._queue(channel)], on_message=self.got.append)
+        self.consumer.consume()
         return self
 
     def turn(self) -> None:
@@ -263,6 +263,49 @@ def test_redelivery_waits_for_the_attempt_before_it_and_is_acked_after_its_end(p
     assert b.gets_nothing()
     b.cut()
     assert make_node("c").consume().gets_nothing()
+
+
+def test_redelivery_that_waits_goes_back_when_its_worker_leaves(publish, make_node):
+    publish(1)
+    a, b, c = make_node("a").consume(), make_node("b"), make_node("c")
+    (message,) = a.receive(1)
+    assert a.start(message)
+    a.cut()
+    # Given a worker that has the redelivery wait, and runs something long
+    b.consume()
+    assert b.gets_nothing()
+    # When it is to end
+    b.consumer.cancel()
+    b.connection.transport.cycle.rest()
+    # Then another one has it as soon as the attempt before it is over
+    c.consume()
+    message.ack()
+    eventually(lambda: c.gets_nothing(1) and c.broker.unacked.aside, why="it waits there")
+    look = c.store.court.look()
+    verdict = Verdict("a", "gone", look.counters["a"], look.nodes["a"].connections)
+    assert c.store.court.fence(c.store.court.elect("c"), "c", verdict)
+    assert len(c.receive(1)) == 1
+
+
+def test_channel_that_rabbitmq_closes_is_a_lost_connection(publish, make_node):
+    """As it does when a delivery is not acknowledged for half an hour; Celery's worker would end."""
+    publish(1, 2)
+    a, b = make_node("a").consume(), make_node("b")
+    first, second = a.receive(2)
+    assert a.start(first)
+    channel = a.connection.default_channel
+    # When it closes the channel
+    channel.basic_ack(999)
+    with pytest.raises(RecoverableConnectionError, match="closed the channel"):
+        eventually(a.turn, why="it is closed")
+    # Then that is not forgotten, even if somebody takes it for an error of his own
+    with pytest.raises(RecoverableConnectionError, match="closed the channel"):
+        channel.turn()
+    # And what it held is RabbitMQ's again: what runs here does not run elsewhere
+    assert not any(a.broker.unacked.get(claim).alive for claim in (first.delivery_tag, second.delivery_tag))
+    b.consume()
+    assert bodies(b.receive(1)) == [2]
+    assert b.gets_nothing()
 
 
 def test_redelivery_runs_as_soon_as_the_lease_of_the_attempt_before_it_is_fenced(publish, make_node):

@@ -283,3 +283,14 @@ def test_all_keys_carry_the_global_key_prefix(make_scene: Callable[..., Scene]):
     # Then all goes well under that prefix, and nothing was written outside of it
     scene.settled(keys)
     assert [key for key in scene.redis.keys("*") if not key.startswith(b"shop:")] == []
+
+
+def test_task_that_rejects_itself_to_run_again_does_so_as_often_as_it_likes(single: Scene):
+    """It came to its end each time: no poison task, which stops after 3 attempts that did not."""
+    key = single.batch() + "returning"
+    single.probe.returning.delay(key, 5)
+    runs = lambda: single.ledger.by_key().get(key, [])  # noqa: E731
+    eventually(lambda: len([run for run in runs() if run.end is not None]) == 6, why="six runs")
+    single.wait_idle()
+    assert len(runs()) == 6
+    assert single.redis.llen("_ha:dead") == 0

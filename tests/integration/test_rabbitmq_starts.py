@@ -147,6 +147,37 @@ def test_dead_letters_keep_nothing_from_running(make_stage, pool: str):
     eventually(lambda: ready(stage, DEAD_QUEUE) == 20, why="dead letters")
 
 
+@pytest.fixture
+def impatient() -> Iterator[Rabbit]:
+    """Closes the channel by which a delivery has come and is not acknowledged for 2 s; half an hour, if nobody says."""
+    server = Rabbit(unacked_for=2.0)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+def test_task_that_is_longer_than_rabbitmq_waits_for_acks_runs_once_and_ends_no_worker(
+    impatient: Rabbit, start_redis: Callable[..., RedisServer], tmp_path_factory: pytest.TempPathFactory
+):
+    # Given two workers, one of which runs a task for longer than RabbitMQ waits
+    server = start_redis()
+    conf = json.dumps({"ha_store": server.url})
+    path = tmp_path_factory.mktemp("long")
+    with scene(server, path, ttl=TTL, broker=impatient.url(), PROBE_CONF=conf) as stage:
+        workers = stage.start(2)
+        (long,) = stage.publish("work", ["long"], 12.0)
+        stage.wait_started([long])
+        # When RabbitMQ closes the channel of the one, and then that of the other, which has the redelivery wait
+        eventually(lambda: all(worker.said("closed the channel") for worker in workers), why="both were closed")
+        keys = stage.load(12, 0.01)
+        # Then both live, tasks go on, and the long one runs once, to its end
+        stage.wait_ended([long, *keys])
+        assert stage.ledger.doubled([long, *keys], []) == {}
+        assert stage.live == workers
+
+
 def ready(stage: Scene, queue: str) -> int:
     """Messages that RabbitMQ has not delivered."""
     with stage.probe.app.connection_for_read() as connection:

@@ -25,7 +25,8 @@ HOSTS = 64
 class Rabbit:
     """One node with an epmd and a folder of its own; its queues outlive a restart."""
 
-    def __init__(self, *, management: bool = False) -> None:
+    def __init__(self, *, management: bool = False, unacked_for: float = 0.0) -> None:
+        self._unacked_for = unacked_for
         self._management_port = free_port() if management else None
         self.port, self._dist, self._epmd_port = free_port(), free_port(), free_port()
         self._folder = tempfile.TemporaryDirectory(prefix="ha-test-mq-")
@@ -98,6 +99,7 @@ class Rabbit:
         (self.folder / "rabbitmq.conf").write_text("\n".join([*settings, ""]))
 
     def _environment(self) -> dict[str, str]:
+        patience = self._unacked_for and f" -rabbit consumer_timeout {self._unacked_for * 1000:.0f}"
         return {
             "HOME": str(self.folder),
             "ERL_EPMD_PORT": str(self._epmd_port),
@@ -111,7 +113,8 @@ class Rabbit:
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
             # A node that spins while it waits slows down what shares the machine with it.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
+            + (f"{patience} -rabbit channel_tick_interval 1000" if patience else ""),
         }
 
     def _wait(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -106,3 +107,43 @@ def test_what_was_marked_and_waits_after_all_runs_under_a_mark(told: bool) -> No
     record.settle("L", owed)
     # Then its body runs under a mark (rule 1)
     assert record.marked == {CLAIM, "L.2"}
+
+
+class Interleaved(Record):
+    """While it waits for an answer, another greenlet has its turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: list[Callable[[], object]] = []
+
+    def start(self, lease: str, claim: str, *, settle: Sequence[Settlement] = ()) -> bool:
+        others = [threading.Thread(target=call) for call in self.meanwhile]
+        self.meanwhile = []
+        for other in others:
+            other.start()
+        for other in others:
+            other.join(0.2)  # it may wait for us, and we wait for nobody
+        return super().start(lease, claim, settle=settle)
+
+
+def test_two_greenlets_that_start_what_was_deferred_both_run_it_under_a_mark() -> None:
+    """Each tells all that is owed: the second one told the first one's deferral again, after its start."""
+    ledger, record = Ledger("L"), Interleaved()
+    ledger.took([Claim(CLAIM, "q", b"{}", started=True), Claim("L.2", "q", b"{}", started=True)])
+    life: Any = SimpleNamespace(keeper=SimpleNamespace(trusted=True), ledger=ledger, fenced=False, refused=lambda: None)
+    custody = Custody(lambda: life, record, Stock(), nullcontext, Config())  # type: ignore[arg-type]
+    for claim in (CLAIM, "L.2"):
+        custody.defer(claim)
+    started = threading.Event()
+    record.meanwhile = [lambda: custody.start("L.2") and started.set()]
+    assert custody.start(CLAIM)
+    assert started.wait(30)
+    assert ledger.running() == record.marked == {CLAIM, "L.2"}
+
+
+def test_deferral_is_not_told_of_what_has_started_meanwhile() -> None:
+    ledger = Ledger("L")
+    ledger.took([Claim(CLAIM, "q", b"{}", started=True)])
+    ledger.defer(CLAIM)
+    assert ledger.run(CLAIM)
+    assert not ledger.owes

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from kombu.transport import redis as kombu_redis
+from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection
+from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from celery_ha import forks
 from celery_ha.brokers.transport import ClaimingChannel, ClaimingSentinelChannel
@@ -55,6 +58,43 @@ def forked(body: Callable[[], bool]) -> bool:
 def test_fork_waits_for_a_connection_that_is_being_made(shaking):
     threading.Timer(0.2, Handshake.released.set).start()
     assert forked(Handshake.released.is_set), "the child was forked in the middle"
+
+
+def test_connection_that_hangs_costs_a_fork_its_time_once(shaking, monkeypatch):
+    """A pool may lose many children while the network is away, and its loop does nothing meanwhile."""
+    monkeypatch.setattr(forks, "PATIENCE", 0.3)
+    waited: list[float | None] = []
+    wait = HANDSHAKES._changed.wait
+    monkeypatch.setattr(HANDSHAKES._changed, "wait", lambda seconds=None: waited.append(seconds) or wait(seconds))
+    for _ in range(5):
+        HANDSHAKES.before_fork()
+        HANDSHAKES.after_fork()
+    assert sum(filter(None, waited)) < 0.6
+
+
+def test_command_that_connects_again_by_itself_is_minded_too(monkeypatch):
+    """redis-py repeats a command on a new connection without asking ``connect``."""
+    seen: list[bool] = []
+
+    def refuse(_self: SSLConnection) -> None:
+        seen.append(threading.get_ident() in HANDSHAKES._makers)
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(SSLConnection, "_connect", refuse)
+    with pytest.raises((ConnectionError, RedisError)):
+        minding_forks(SSLConnection)(retry=Retry(NoBackoff(), 0)).send_command("PING")
+    assert seen
+    assert all(seen)
+    assert not HANDSHAKES._makers
+
+
+def test_fork_that_was_not_asked_for_leaves_nothing_behind():
+    """A host may call only the hooks that come after it."""
+    HANDSHAKES.after_fork()
+    with HANDSHAKES.making():
+        pass
+    HANDSHAKES.before_fork()
+    HANDSHAKES.after_fork()
 
 
 def test_fork_does_not_wait_for_ever_and_the_child_may_connect(shaking, monkeypatch):

@@ -160,6 +160,13 @@ def test_end_under_a_trusted_lease_costs_no_question(node: Node, request_: Any, 
     assert node.broker.asked == 0
 
 
+def test_task_that_wants_to_run_again_is_no_attempt_that_never_ended(node: Node, request_: Any) -> None:
+    request_.on_failure(failure(Reject("not yet", requeue=True)), return_ok=True)
+
+    (item,) = node.ledger.owed()
+    assert (item.ending, item.payload) == (Ending.RELEASE, None)
+
+
 def test_end_in_doubt_without_an_answer_is_an_interruption(node: Node, request_: Any) -> None:
     node.keeper.trusted, node.broker.there = False, None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from celery_ha.errors import StoreUnavailable
+from celery_ha.errors import StoreError, StoreUnavailable
 from celery_ha.worker import aside
 from celery_ha.worker.aside import Aside
 from celery_ha.worker.node import WorkerNode
@@ -21,6 +21,9 @@ class Revoked:
     def __init__(self) -> None:
         self.ids: set[str] = set()
         self.update = self.ids.update
+
+    def __contains__(self, task: str) -> bool:
+        return task in self.ids
 
 
 class Moody:
@@ -48,7 +51,7 @@ def share(store: Any, insist: Any) -> tuple[Shared, Revoked, dict[str, Any]]:
         revoked.update([task_id])
         return {"ok": f"tasks {task_id} flagged as revoked"}
 
-    commands: dict[str, Any] = {"revoke": revoke}
+    commands: dict[str, Any] = {"revoke": revoke, "terminate": revoke}
     return Shared(store, insist, revoked, commands), revoked, commands
 
 
@@ -94,7 +97,7 @@ def test_worker_that_has_said_goodbye_insists_on_nothing(monkeypatch: pytest.Mon
 def test_who_revokes_is_told_whether_those_who_come_later_know() -> None:
     # Given a worker that may die at any moment after its answer
     store, owed = Moody(), []
-    _, revoked, commands = share(store, owed.append)
+    shared, revoked, commands = share(store, owed.append)
     # When it confirms a revocation, the store has it
     assert commands["revoke"](None, task_id="a") == {"ok": "tasks a flagged as revoked"}
     assert (store.known, owed) == ({"a"}, [])
@@ -106,8 +109,30 @@ def test_who_revokes_is_told_whether_those_who_come_later_know() -> None:
     for call in owed:
         call()
     assert store.known == {"a", "b"}
-    # And the next one is confirmed again
-    assert "ok" in commands["revoke"](None, task_id="c")
+    # And the next one is confirmed again, if the loop is to wait for that store again
+    assert "just not answered" in commands["terminate"](None, task_id="c")["error"]
+    shared._quiet_until = 0.0
+    assert "ok" in commands["terminate"](None, task_id="d")
+
+
+def test_revocation_that_the_store_refuses_is_one_all_the_same() -> None:
+    def refuse(*_what: object) -> None:
+        raise StoreError("not permitted")
+
+    shared, revoked, commands = share(SimpleNamespace(remember=refuse), list[Any]().append)
+    assert "not permitted" in commands["revoke"](None, task_id="a")["error"]
+    assert revoked.ids == {"a"}
+    shared.close()
+
+
+def test_what_neighbours_tell_keeps_no_loop_waiting_and_is_told_once() -> None:
+    """Every worker that starts tells all that it knows to all."""
+    store, owed = Moody(), []
+    _, revoked, _ = share(store, owed.append)
+    revoked.update(["a", "b"])
+    assert (store.known, len(owed)) == (set(), 1)
+    revoked.update(["a", "b"])
+    assert len(owed) == 1
 
 
 def test_worker_does_not_consume_before_it_knows_what_is_revoked() -> None:
@@ -116,20 +141,28 @@ def test_worker_does_not_consume_before_it_knows_what_is_revoked() -> None:
     store.away = True
     with pytest.raises(StoreUnavailable):
         shared.read()
-    # And what it may have missed since, it asks for until the store answers
+    # And what it may have missed since, it asks for off the loop, until the store answers
     shared.read_again()
     store.away = False
+    shared.learn()
     assert not revoked.ids
     for call in owed:
         call()
+    assert not revoked.ids
+    shared.learn()
     assert revoked.ids == {"a"}
 
 
 def test_next_worker_of_a_process_has_a_store_of_its_own() -> None:
-    revoked, first, second = Revoked(), Moody(), Moody()
-    commands: dict[str, Any] = {"revoke": lambda _state, task_id: {"ok": revoked.update([task_id])}}
-    Shared(first, lambda _call: None, revoked, commands).close()
-    Shared(second, lambda _call: None, revoked, commands)
+    first, second, third = Moody(), Moody(), Moody()
+    one, revoked, commands = share(first, lambda _call: None)
+    two = Shared(second, lambda _call: None, revoked, commands)  # type: ignore[arg-type]
+    # When the first ends, though the second has begun before that
+    one.close()
     first.away = True
     assert "ok" in commands["revoke"](None, task_id="a")
-    assert (first.known, second.known, revoked.ids) == (set(), {"a"}, {"a"})
+    two.close()
+    Shared(third, lambda _call: None, revoked, commands)  # type: ignore[arg-type]
+    assert "ok" in commands["revoke"](None, task_id="b")
+    assert (first.known, second.known, third.known) == (set(), {"a"}, {"b"})
+    assert revoked.ids == {"a", "b"}

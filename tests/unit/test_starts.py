@@ -136,6 +136,22 @@ def test_what_wants_to_start_before_the_answer_goes_with_the_next_question() -> 
     assert stage.claims.asked == [["L.1"], ["L.2", "L.3"]]
 
 
+def test_answer_that_is_overdue_is_read_although_nothing_is_there_to_be_read() -> None:
+    """Of a server that hangs, or is cut off, a socket never becomes readable."""
+    stage = Stage(Claims(refused=("L.1",)))
+    stage.want("L.1")
+    stage.loop.turn()
+    stage.want("L.2")
+    # When it may still come, nobody waits for it
+    stage.starts.look(60.0)
+    assert stage.ran == []
+    # When it is overdue, what it was for is settled, and others have their turn
+    stage.starts.look(-1.0)
+    assert stage.ran == [("L.1", False)]
+    stage.loop.turn()
+    assert stage.claims.asked == [["L.1"], ["L.2"]]
+
+
 def test_answer_over_a_new_connection_is_heard_although_its_descriptor_has_the_old_number() -> None:
     stage = Stage(Claims())
     stage.want("L.1")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from celery_ha.brokers.ledger import Ledger
+from celery_ha.errors import StoreUnavailable
 from celery_ha.model import Claim, Ending
-from celery_ha.worker.stock import Stock
+from celery_ha.worker.stock import EVERY, SOON, Stock
 
 
 def test_message_whose_request_is_gone_goes_back_with_its_credit() -> None:
@@ -22,3 +27,17 @@ def test_message_whose_request_is_gone_goes_back_with_its_credit() -> None:
     # Then it goes back, and the worker may have another one for it
     assert [(item.claim, item.ending) for item in ledger.owed()] == [("L.1", Ending.RELEASE)]
     assert given == ["L.1"]
+
+
+def test_look_that_nobody_answered_is_taken_again_soon() -> None:
+    stock = Stock()
+
+    def away() -> dict[str, bool]:
+        raise StoreUnavailable
+
+    with pytest.raises(StoreUnavailable):
+        stock.take(Ledger("L"), away)
+    assert stock.due(time.monotonic() + SOON)
+    stock.take(Ledger("L"), dict[str, bool])
+    assert not stock.due(time.monotonic() + SOON)
+    assert stock.due(time.monotonic() + EVERY)
