@@ -38,10 +38,11 @@ class Handshakes:
 
     @contextmanager
     def making(self) -> Iterator[None]:
-        """Around making one; within another one it is a part of that."""
+        """Around making one; within another one it is a part of that, which begins now."""
         # Whoever forks in here goes on with these in the child as well.
         changed, makers, me = self._changed, self._makers, threading.get_ident()
         if me in makers:
+            makers[me] = time.monotonic()
             yield
             return
         with changed:
@@ -66,8 +67,9 @@ class Handshakes:
 
     def after_fork(self) -> None:
         """In the parent: they may begin again."""
-        self._forks.discard(threading.get_ident())
-        with suppress(RuntimeError):  # it was never taken: what is asked before a fork may be interrupted
+        me = threading.get_ident()
+        if me in self._forks:  # what is done before a fork may have been interrupted
+            self._forks.discard(me)
             self._changed.notify_all()
             self._changed.release()
 
@@ -101,5 +103,9 @@ def minding_forks(connection: type[Any]) -> type[Any]:
         def _connect(self) -> Any:  # all that a repeated command calls
             with HANDSHAKES.making():
                 return super()._connect()
+
+        def _wrap_socket_with_ssl(self, sock: Any) -> Any:  # after names were looked up, and the peer has answered
+            with HANDSHAKES.making():
+                return super()._wrap_socket_with_ssl(sock)
 
     return Minding

@@ -73,6 +73,9 @@ class Question(ABC):
     One at a time: an answer is read before the next is asked.
     """
 
+    #: Whether there is something to read whatever becomes of it: nobody need look whether it is overdue.
+    rings = False
+
     @abstractmethod
     def ask(self, lease: str, attempts: Sequence[Attempt], settle: Sequence[tuple[Settlement, float]]) -> Readable:
         """What :meth:`Attempts.start` does, for several attempts, one after the other, in one step.

@@ -24,6 +24,8 @@ class ThreadedQuestion(Question):
         start: safe to call from a thread.
     """
 
+    rings = True
+
     def __init__(self, start: Start) -> None:
         self._start = start
         self._thread: ThreadPoolExecutor | None = None

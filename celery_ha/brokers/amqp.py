@@ -48,6 +48,7 @@ class AmqpBroker(NodeBroker):
         self._attempts = attempts
         self._question = attempts.question()
         self.asks = self._question is not None
+        self.rings = self._question is not None and self._question.rings
         #: Claims that starts are asked for, those of them that are here, and the endings that went along.
         self._asked: tuple[tuple[str, ...], tuple[str, ...], tuple[Settlement, ...]] = (), (), ()
         self.unacked = unacked or Unacked()

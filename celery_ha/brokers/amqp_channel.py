@@ -47,6 +47,9 @@ LAZY = 0.05
 #: Seconds that a publisher waits for a confirm, unless ``broker_transport_options["confirm_timeout"]`` says otherwise.
 CONFIRMED_WITHIN = 30.0
 
+#: What nobody waits for an answer to; whoever waits hears of a refusal himself.
+UNASKED = {(0, 0), spec.Basic.Ack, spec.Basic.Nack, spec.Basic.Reject}
+
 _numbers = count(1)
 
 
@@ -208,12 +211,14 @@ class ClaimingChannel(pyamqp.Channel):
         """RabbitMQ closes it, say because a delivery has not been acknowledged for half an hour (``consumer_timeout``).
 
         For py-amqp that is nothing to come back from: it opens the channel again, though not for old deliveries, and
-        Celery's worker ends. It is no worse than a lost connection: what runs goes on under its lease.
+        Celery's worker ends. It is no worse than a lost connection: what runs goes on under its lease. What was refused
+        to somebody who asked, a queue that may not be read for one, is an error as ever.
 
         Raises:
             RecoverableConnectionError: here, and at the next turn, if this one is lost on the way.
         """
-        if self.intake is None or self.is_closing or self.connection.is_closing:
+        unasked = (class_id, method_id) in UNASKED
+        if not unasked or self.intake is None or self.is_closing or self.connection.is_closing:
             return super()._on_close(reply_code, reply_text, class_id, method_id)
         self.send_method(spec.Channel.CloseOk)
         self.is_open = False

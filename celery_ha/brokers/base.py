@@ -122,6 +122,8 @@ class NodeBroker(HoldingBroker, RecoveryBroker, ABC):
     hands_over = False
     #: Starts can be asked for without waiting.
     asks = False
+    #: Whether there is something to read of an answer even if it does not come.
+    rings = False
 
     def ask(self, lease: str, claims: Sequence[str], settle: Sequence[Settlement]) -> Readable | None:
         """What :meth:`start` does, for several claims in one call, without waiting for the answer.

@@ -75,8 +75,7 @@ class Ledger:
 
     def _keep_mark(self, claim: str) -> None:
         """It starts after all: there is nothing to defer any more."""
-        owed = self._owed.get(claim)
-        if owed is not None and owed.ending is Ending.DEFER:
+        if self.deferred(claim):
             del self._owed[claim]
 
     def running(self) -> frozenset[str]:
@@ -162,7 +161,17 @@ class Ledger:
             yield found
             return
         with self._telling:
-            yield what()
+            found = what()
+            try:
+                yield found
+            except BaseException:
+                self.unanswered(found)
+                raise
+
+    def deferred(self, claim: str) -> bool:
+        """Whether its mark is still to be taken back."""
+        owed = self._owed.get(claim)
+        return owed is not None and owed.ending is Ending.DEFER
 
     def endings(self) -> tuple[Settlement, ...]:
         """What a command may carry that nobody waits for: an ending changes nothing, however late it arrives."""

@@ -193,7 +193,7 @@ class Consumer(consumer.Consumer):
     def _look_after_pool(self) -> None:
         self._revoked.learn()
         starts = self.controller._process_task
-        if isinstance(starts, Starts):
+        if isinstance(starts, Starts) and not self.node.broker.rings:
             starts.look(self.node.config.store_timeout)
         self.pool.maintain_pool()
         active, signs = frozenset(map(claim_of, tuple(state.active_requests))), self.node.signs

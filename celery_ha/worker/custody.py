@@ -89,10 +89,7 @@ class Custody:
         if life is None or not life.keeper.trusted:
             return None
         ledger = life.ledger
-        deferred = {item.claim for item in ledger.deferrals()}
-        wanted = [
-            claim for claim in claims if self.holds(claim) and not ledger.started(claim) and claim not in deferred
-        ]
+        wanted = [each for each in claims if self.holds(each) and not (ledger.started(each) or ledger.deferred(each))]
         owed = ledger.endings()
         try:
             by = self._broker.ask(ledger.lease, wanted, owed) if wanted else None
@@ -185,6 +182,8 @@ class Custody:
     def _ask(self, life: Life, claim: str) -> bool:
         ledger = life.ledger
         with ledger.telling() as owed:
+            if not self.holds(claim):
+                return False  # given back, while somebody else was telling
             try:
                 with self._reaching():
                     granted = self._broker.start(ledger.lease, claim, settle=owed)

@@ -93,6 +93,7 @@ class WorkerNode:
         #: returns lowers it again.
         self.lend: Callable[[], Callable[[], None]] = lambda: lambda: None
         self.stock = Stock()
+        self._closing = False
         #: The messages in its hands.
         self.claims = Custody(lambda: self._life, broker, self.stock, self._reaching, config)
         #: Its children that are being killed.
@@ -149,6 +150,7 @@ class WorkerNode:
         **Failure:** see :meth:`celery_ha.failover.keeper.Keeper.open`.
         """
         self.share.begin()
+        self._closing = False
         self._life = begin_life(
             self.name,
             self.share.weight,
@@ -194,8 +196,13 @@ class WorkerNode:
 
         A claim sent just before may still be carried out, so it looks again a little later.
         """
-        self.insist(self._settle_up)
-        timer = threading.Timer(SOON, lambda: self.insist(self._settle_up))
+        life = self._life
+
+        def insist() -> None:
+            self.aside.insist(self._settle_up, lambda: life is self._life and not self._closing)
+
+        insist()
+        timer = threading.Timer(SOON, insist)
         timer.daemon = True
         timer.start()
 
@@ -214,6 +221,7 @@ class WorkerNode:
         if life is None:
             return True
         clean = False
+        self._closing = True  # it settles up itself
         self.aside.finish(self.config.lease_ttl)
         if not life.fenced:
             for claim in life.ledger.held():

@@ -6,6 +6,7 @@ cut off or started without mingle misses them, and when the last worker dies the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from time import monotonic
@@ -16,6 +17,8 @@ from celery.worker.control import Panel
 
 from celery_ha.errors import StoreError, StoreUnavailable
 from celery_ha.store.base import Revocations
+
+logger = logging.getLogger(__name__)
 
 #: Those of Celery's that revoke by id.
 COMMANDS = ("revoke", "terminate")
@@ -48,7 +51,7 @@ class Shared:
         #: Why the store does not know what a command has revoked.
         self._away = ""
         self._quiet_until = 0.0
-        self._news: frozenset[str] = frozenset()
+        self._news: frozenset[str] | None = None
         revoked.update = self.update
         commands.update({name: partial(self._command, name) for name in COMMANDS})
 
@@ -84,7 +87,9 @@ class Shared:
             self._commanded = False
         if not self._away:
             return reply
-        return {"error": f"Revoked here, but not kept for workers that come later: {self._away}. Revoke again."}
+        why = f"Revoked here, but not kept for workers that come later: {self._away}. Revoke again."
+        logger.warning(why)
+        return {"error": why}
 
     def _remember(self, tasks: list[str]) -> None:
         self._revocations.remember(tasks, state.REVOKE_EXPIRES)
@@ -108,21 +113,28 @@ class Shared:
         Raises:
             StoreUnavailable: what may not run is not known.
         """
-        self._update(self._revocations.current())
+        self._learn(self._revocations.current())
 
     def read_again(self) -> None:
         """Ask the same later, off the loop, until the store answers; :meth:`learn` takes it in."""
 
         def call() -> None:
-            self._news = frozenset(self._revocations.current())
+            self._news = self._revocations.current()
 
         self._insist(call)
 
     def learn(self) -> None:
         """On the loop: Celery's set is nobody else's."""
-        news, self._news = self._news, frozenset()
-        if news:
-            self._update(news)
+        news, self._news = self._news, None
+        if news is not None:
+            self._learn(news)
+
+    def _learn(self, kept: frozenset[str]) -> None:
+        """And tell a store that has lost its memory."""
+        lacking = [task for task in self._revoked if task not in kept]
+        self._update(kept)
+        if lacking and not self._closed:
+            self._remember_soon(lacking)
 
     def close(self) -> None:
         """Tell the store nothing more: another worker of this process has another one."""

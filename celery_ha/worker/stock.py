@@ -51,9 +51,11 @@ class Stock:
             StoreUnavailable: the broker was not reached.
         """
         self.again(SOON)  # if nobody answers
+        soon = self._due
         self.tidy()
         lost = ledger.strangers(held())
-        self.again(EVERY)
+        if self._due == soon:  # nobody wants it sooner meanwhile
+            self.again(EVERY)
         if lost:
             logger.warning("Giving back %d messages whose delivery was lost on the way", len(lost))
             ledger.adopt(lost)

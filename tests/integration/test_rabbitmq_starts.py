@@ -167,7 +167,7 @@ def test_task_that_is_longer_than_rabbitmq_waits_for_acks_runs_once_and_ends_no_
     path = tmp_path_factory.mktemp("long")
     with scene(server, path, ttl=TTL, broker=impatient.url(), PROBE_CONF=conf) as stage:
         workers = stage.start(2)
-        (long,) = stage.publish("work", ["long"], 12.0)
+        (long,) = stage.publish("work", ["long"], 20.0)
         stage.wait_started([long])
         # When RabbitMQ closes the channel of the one, and then that of the other, which has the redelivery wait
         eventually(lambda: all(worker.said("closed the channel") for worker in workers), why="both were closed")

@@ -147,3 +147,40 @@ def test_deferral_is_not_told_of_what_has_started_meanwhile() -> None:
     ledger.defer(CLAIM)
     assert ledger.run(CLAIM)
     assert not ledger.owes
+
+
+def test_claim_that_was_given_back_while_it_waited_to_be_told_of_is_not_started() -> None:
+    """The one who told got no answer, so nothing of what he told may start."""
+
+    class Silent(Interleaved):
+        def start(self, lease: str, claim: str, *, settle: Sequence[Settlement] = ()) -> bool:
+            if self.meanwhile:
+                super().start(lease, claim, settle=settle)
+                raise StoreUnavailable("no answer")
+            return super().start(lease, claim, settle=settle)
+
+    ledger, record = Ledger("L"), Silent()
+    ledger.took([Claim(CLAIM, "q", b"{}", started=True), Claim("L.2", "q", b"{}", started=True)])
+    life: Any = SimpleNamespace(keeper=SimpleNamespace(trusted=True), ledger=ledger, fenced=False, refused=lambda: None)
+    custody = Custody(lambda: life, record, Stock(), nullcontext, Config())  # type: ignore[arg-type]
+    for claim in (CLAIM, "L.2"):
+        custody.defer(claim)
+    other: list[bool] = []
+    done = threading.Event()
+    record.meanwhile = [lambda: (other.append(custody.start("L.2")), done.set())]
+    assert not custody.start(CLAIM)
+    assert done.wait(30)
+    assert other == [False]
+    assert "L.2" not in record.marked
+    assert {item.ending for item in ledger.owed()} == {Ending.RELEASE}
+
+
+def test_deferral_that_was_told_and_broke_off_is_one_without_an_answer() -> None:
+    ledger = Ledger("L")
+    ledger.took([Claim(CLAIM, "q", b"{}", started=True)])
+    ledger.defer(CLAIM)
+    with pytest.raises(KeyboardInterrupt), ledger.telling():
+        raise KeyboardInterrupt
+    assert not ledger.run(CLAIM)
+    with ledger.telling() as owed:
+        assert [item.ending for item in owed] == [Ending.RELEASE]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,9 @@ class Revoked:
 
     def __contains__(self, task: str) -> bool:
         return task in self.ids
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.ids))
 
 
 class Moody:
@@ -151,6 +155,17 @@ def test_worker_does_not_consume_before_it_knows_what_is_revoked() -> None:
     assert not revoked.ids
     shared.learn()
     assert revoked.ids == {"a"}
+
+
+def test_store_that_has_lost_its_memory_is_told_again() -> None:
+    store, owed = Moody(), []
+    shared, revoked, _ = share(store, owed.append)
+    revoked.ids.update({"a", "b"})
+    store.known = {"b"}
+    shared.read()
+    for call in owed:
+        call()
+    assert store.known == {"a", "b"}
 
 
 def test_next_worker_of_a_process_has_a_store_of_its_own() -> None:
