@@ -157,10 +157,10 @@ def test_soft_shutdown_finishes_what_ends_in_its_time_and_gives_back_the_rest(ma
     # Given a worker with a short and with a long task, more behind them, and a few seconds to leave in
     scene = make_scene(PROBE_PREFETCH="4", PROBE_CONF=json.dumps({"worker_soft_shutdown_timeout": 3.0}))
     leaver, other = scene.top_up(2)
-    brief, long, *behind = scene.publish("order", scene.keys_on(scene.shards(leaver), 1), 1.0) + scene.publish(
-        "order", scene.keys_on(scene.shards(leaver), 8), 6.0
-    )
+    (brief,) = scene.publish("order", scene.keys_on(scene.shards(leaver), 1), 1.0)
+    (long,) = scene.publish("order", scene.keys_on(scene.shards(leaver), 1), 6.0)
     scene.wait_started([brief, long])
+    behind = scene.publish("order", scene.keys_on(scene.shards(leaver), 6), 6.0)
     # When it is told to go
     scene.kill(leaver, signal.SIGQUIT)
     wait_exit([leaver])
