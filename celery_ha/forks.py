@@ -37,8 +37,11 @@ class Handshakes:
         self._forks: set[int] = set()
 
     @contextmanager
-    def making(self) -> Iterator[None]:
-        """Around making one; within another one it is a part of that, which begins now."""
+    def making(self, *, tls: bool = True) -> Iterator[None]:
+        """Around making one, if it is TLS; within another one it is a part of that, which begins now."""
+        if not tls:
+            yield
+            return
         # Whoever forks in here goes on with these in the child as well.
         changed, makers, me = self._changed, self._makers, threading.get_ident()
         if me in makers:

@@ -13,7 +13,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -90,7 +89,7 @@ class Management:
     def _http(self, method: str, path: str) -> bytes:
         headers = {"Authorization": self._login, "X-Reason": "celery_ha: the lease was fenced"}
         request = urllib.request.Request(self.where + path, method=method, headers=headers)  # noqa: S310 - http(s), by its setting
-        made = HANDSHAKES.making() if self.where.startswith("https:") else nullcontext()
+        made = HANDSHAKES.making(tls=self.where.startswith("https:"))
         with made, urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
             body: bytes = answer.read()
             return body

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from time import monotonic
 from typing import Any
 
@@ -21,7 +20,7 @@ class ClaimingConnection(pyamqp.Connection):
     Channel = ClaimingChannel
 
     def connect(self, *args: Any, **options: Any) -> Any:
-        with HANDSHAKES.making() if self.ssl else nullcontext():
+        with HANDSHAKES.making(tls=bool(self.ssl)):
             return super().connect(*args, **options)
 
     def Transport(self, host: str, connect_timeout: float | None, ssl: Any = False, *args: Any, **options: Any) -> Any:  # noqa: FBT002, N802

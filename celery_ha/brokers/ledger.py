@@ -57,26 +57,23 @@ class Ledger:
     def mark(self, claim: str) -> bool:
         """The broker has the attempt marked started, and the gate has not seen it yet. False: not held any more."""
         with self._mutex:
-            if claim not in self._held:
-                return False
-            self._held[claim] = True
-            self._keep_mark(claim)
-            return True
+            return self._mark(claim)
 
     def run(self, claim: str) -> bool:
         """The gate lets the attempt through: the broker has its mark. False: not held any more."""
         with self._mutex:
-            if claim not in self._held:
-                return False
-            self._held[claim] = True
-            self._running.add(claim)
-            self._keep_mark(claim)
-            return True
+            if self._mark(claim):
+                self._running.add(claim)
+                return True
+            return False
 
-    def _keep_mark(self, claim: str) -> None:
-        """It starts after all: there is nothing to defer any more."""
-        if self.deferred(claim):
+    def _mark(self, claim: str) -> bool:
+        if claim not in self._held:
+            return False
+        self._held[claim] = True
+        if self.deferred(claim):  # it starts after all
             del self._owed[claim]
+        return True
 
     def running(self) -> frozenset[str]:
         """Held claims that the gate has let through."""
@@ -151,6 +148,9 @@ class Ledger:
 
         Where several call at once (greenlets; a thread, while the worker leaves), only one at a time tells of
         deferrals: another one could tell the same once more after the attempt has started.
+
+        **Failure:** whatever is raised in here counts as no answer, see :meth:`unanswered`. Dying in here is dying before
+        the call or after it: an attempt is marked, and counts, or it is not.
 
         Args:
             deferrals: only those.

@@ -181,21 +181,20 @@ class Custody:
 
     def _ask(self, life: Life, claim: str) -> bool:
         ledger = life.ledger
-        with ledger.telling() as owed:
-            if not self.holds(claim):
-                return False  # given back, while somebody else was telling
-            try:
+        try:
+            with ledger.telling() as owed:
+                if not self.holds(claim):
+                    return False  # given back, while somebody else was telling
                 with self._reaching():
                     granted = self._broker.start(ledger.lease, claim, settle=owed)
-            except StoreUnavailable as exc:
-                ledger.unanswered(owed)
-                self._unanswered(life, (claim,), exc)
-                return False
-            if granted:
-                ledger.confirmed(owed)
-            else:
-                ledger.forget(claim)
-                life.refused()
+                if granted:
+                    ledger.confirmed(owed)
+        except StoreUnavailable as exc:
+            self._unanswered(life, (claim,), exc)
+            return False
+        if not granted:
+            ledger.forget(claim)
+            life.refused()
         return granted
 
     def given(self) -> frozenset[str]:

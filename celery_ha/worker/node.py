@@ -303,14 +303,7 @@ class WorkerNode:
 
     def settle(self, owed: tuple[Settlement, ...]) -> bool:
         with self._reaching():
-            return self._settle(self.ledger, owed)
-
-    def _settle(self, ledger: Ledger, owed: tuple[Settlement, ...]) -> bool:
-        try:
-            return self.broker.settle(ledger.lease, owed)
-        except StoreUnavailable:
-            ledger.unanswered(owed)
-            raise
+            return self.broker.settle(self.lease, owed)
 
     def stock_due(self, now: float) -> bool:
         return self.stock.due(now)
@@ -470,5 +463,5 @@ class WorkerNode:
     def _pay(self) -> None:
         ledger = self.ledger
         with ledger.telling() as owed:
-            if owed and self._settle(ledger, owed):
+            if owed and self.broker.settle(ledger.lease, owed):
                 ledger.confirmed(owed)

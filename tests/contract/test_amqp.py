@@ -279,7 +279,6 @@ def test_redelivery_that_waits_goes_back_when_its_worker_leaves(publish, make_no
     b.connection.transport.cycle.rest()
     # Then another one has it as soon as the attempt before it is over
     c.consume()
-    message.ack()
     eventually(lambda: c.gets_nothing(1) and c.broker.unacked.aside, why="it waits there")
     look = c.store.court.look()
     verdict = Verdict("a", "gone", look.counters["a"], look.nodes["a"].connections)

@@ -32,13 +32,27 @@ class Line:
         return self.answer
 
 
+def custody_of(ledger: Ledger, broker: Any) -> Custody:
+    """What a node that trusts its lease holds."""
+    life: Any = SimpleNamespace(keeper=SimpleNamespace(trusted=True), ledger=ledger, fenced=False, refused=lambda: None)
+    return Custody(lambda: life, broker, Stock(), nullcontext, Config())
+
+
+def holding_two_deferred(ledger: Ledger, broker: Any) -> Custody:
+    """Two attempts that were marked, and wait after all."""
+    ledger.took([Claim(claim, "q", b"{}", started=True) for claim in (CLAIM, "L.2")])
+    custody = custody_of(ledger, broker)
+    for claim in (CLAIM, "L.2"):
+        custody.defer(claim)
+    return custody
+
+
 def parked(answer: Parked | Exception) -> tuple[Custody, Ledger]:
     """What a node holds and owes after a message was to be parked, and that was the answer."""
     ledger = Ledger("L")
     ledger.took([Claim(CLAIM, "q", b"{}", started=True)])
     ledger.run(CLAIM)
-    life: Any = SimpleNamespace(keeper=SimpleNamespace(trusted=True), ledger=ledger, fenced=False, refused=lambda: None)
-    custody = Custody(lambda: life, SimpleNamespace(), Stock(), nullcontext, Config())  # type: ignore[arg-type]
+    custody = custody_of(ledger, SimpleNamespace())
     custody.parking = Line(answer)  # type: ignore[assignment]
     custody.stock.standing_by.add(CLAIM)
     custody.park(CLAIM, "task", "lock", 1)
@@ -90,8 +104,7 @@ def test_what_was_marked_and_waits_after_all_runs_under_a_mark(told: bool) -> No
     # Given an attempt that was marked when it was opened, and waits for its turn
     ledger, record = Ledger("L"), Record()
     ledger.took([Claim(CLAIM, "q", b"{}"), Claim("L.2", "q", b"{}")])
-    life: Any = SimpleNamespace(keeper=SimpleNamespace(trusted=True), ledger=ledger, fenced=False, refused=lambda: None)
-    custody = Custody(lambda: life, record, Stock(), nullcontext, Config())  # type: ignore[arg-type]
+    custody = custody_of(ledger, record)
     assert custody.mark(CLAIM)
     ledger.defer(CLAIM)
     # When it is its turn, and its channel tells what is owed in any order with that
@@ -129,11 +142,7 @@ class Interleaved(Record):
 def test_two_greenlets_that_start_what_was_deferred_both_run_it_under_a_mark() -> None:
     """Each tells all that is owed: the second one told the first one's deferral again, after its start."""
     ledger, record = Ledger("L"), Interleaved()
-    ledger.took([Claim(CLAIM, "q", b"{}", started=True), Claim("L.2", "q", b"{}", started=True)])
-    life: Any = SimpleNamespace(keeper=SimpleNamespace(trusted=True), ledger=ledger, fenced=False, refused=lambda: None)
-    custody = Custody(lambda: life, record, Stock(), nullcontext, Config())  # type: ignore[arg-type]
-    for claim in (CLAIM, "L.2"):
-        custody.defer(claim)
+    custody = holding_two_deferred(ledger, record)
     started = threading.Event()
     record.meanwhile = [lambda: custody.start("L.2") and started.set()]
     assert custody.start(CLAIM)
@@ -160,11 +169,7 @@ def test_claim_that_was_given_back_while_it_waited_to_be_told_of_is_not_started(
             return super().start(lease, claim, settle=settle)
 
     ledger, record = Ledger("L"), Silent()
-    ledger.took([Claim(CLAIM, "q", b"{}", started=True), Claim("L.2", "q", b"{}", started=True)])
-    life: Any = SimpleNamespace(keeper=SimpleNamespace(trusted=True), ledger=ledger, fenced=False, refused=lambda: None)
-    custody = Custody(lambda: life, record, Stock(), nullcontext, Config())  # type: ignore[arg-type]
-    for claim in (CLAIM, "L.2"):
-        custody.defer(claim)
+    custody = holding_two_deferred(ledger, record)
     other: list[bool] = []
     done = threading.Event()
     record.meanwhile = [lambda: (other.append(custody.start("L.2")), done.set())]

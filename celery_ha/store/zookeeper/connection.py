@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import re
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 from kazoo.client import KazooClient
@@ -43,7 +43,7 @@ class Threads(SequentialThreadingHandler):
     """kazoo's own threads; a fork waits for their TLS connections."""
 
     def create_connection(self, *args: Any, **kwargs: Any) -> Any:
-        with HANDSHAKES.making() if kwargs.get("use_ssl") else nullcontext():
+        with HANDSHAKES.making(tls=bool(kwargs.get("use_ssl"))):
             return super().create_connection(*args, **kwargs)
 
 
