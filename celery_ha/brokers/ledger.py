@@ -149,8 +149,8 @@ class Ledger:
         Where several call at once (greenlets; a thread, while the worker leaves), only one at a time tells of
         deferrals: another one could tell the same once more after the attempt has started.
 
-        **Failure:** whatever is raised in here counts as no answer, see :meth:`unanswered`. Dying in here is dying before
-        the call or after it: an attempt is marked, and counts, or it is not.
+        **Failure:** whatever is raised in here counts as no answer, see :meth:`unanswered`. Dying in here is dying
+        before the call or after it: an attempt is marked, and counts, or it is not.
 
         Args:
             deferrals: only those.
